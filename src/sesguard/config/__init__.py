@@ -1,0 +1,1 @@
+"""The settings file: its schema and how it is read."""

@@ -1,0 +1,145 @@
+"""
+What may stand in the settings file, with defaults and limits.
+
+One frozen class a table; the docstring under a field is its documentation, and
+docs/reference/settings.md is checked against it. Unknown keys are refused by `sesguard.config.load`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from sesguard.core.endpoints import smtp_host
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+CredentialName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class CredentialSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[credentials.NAME]``: one SES SMTP credential."""
+
+    regions: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """AWS regions to derive an SMTP password for; the first is the default."""
+    host: str | None = None
+    """SMTP host; set it for a VPC endpoint or a sandbox. Default: the region's public endpoint."""
+    port: Port = 587
+    """465 and 2465 start with TLS, the others use STARTTLS."""
+    ca_file: Path | None = None
+    """CA certificates that the host's certificate must chain to. Default: the system's."""
+    sender_domains: tuple[str, ...] = ()
+    """Domains of the envelope senders that use this credential; empty: every sender."""
+    canary_sender: str | None = None
+    """Verified address that the test mail of ``target apply`` and ``send`` comes from."""
+    canary_recipient: str = "success@simulator.amazonses.com"
+    """Where the test mail goes. Default: the SES mailbox simulator."""
+
+    @property
+    def smtp_host(self) -> str:
+        """The host to connect to."""
+        return self.host or smtp_host(self.regions[0])
+
+
+class KeyfileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[vault.keyfile]``."""
+
+    path: Path = Path("/etc/sesguard/vault.key")
+    """File with the vault key: 0600, owned by root."""
+
+
+class VaultSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[vault]``."""
+
+    directory: Path = Path("/var/lib/sesguard/vault")
+    """Directory of the sealed records."""
+    key_provider: Literal["keyfile"] = "keyfile"
+    """What wraps the data keys."""
+    keyfile: KeyfileSettings = field(default_factory=KeyfileSettings)
+
+
+class DaemonSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[daemon]``."""
+
+    user: str = "sesguard"
+    """User that ``sesguardd`` runs as once its sockets are open."""
+    runtime_directory: Path = Path("/run/sesguard")
+    """Directory of the sockets."""
+
+
+class LookupSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[lookup.exim]`` and ``[lookup.postfix]``: who may ask for the credential."""
+
+    enabled: bool = True
+    """Whether the socket is opened. It is opened only where one of the users exists."""
+    users: tuple[str, ...] = ()
+    """Users (names or numbers) that may ask, by SO_PEERCRED; their group owns the socket."""
+    max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 256
+    """Connections at one time; a further one is closed at once."""
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    """Time for a client to send its request."""
+    require_tls: bool = True
+    """Whether a request that says that the session has no TLS is refused."""
+
+
+class LookupsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[lookup]``."""
+
+    exim: LookupSettings = field(
+        default_factory=lambda: LookupSettings(users=("Debian-exim", "exim", "mailnull"))
+    )
+    postfix: LookupSettings = field(default_factory=lambda: LookupSettings(users=("postfix",)))
+
+
+class EximTargetSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[target.exim]``: where Exim is, when it is not where every host has it."""
+
+    layout: Literal["auto", "monolithic", "debian", "cpanel"] = "auto"
+    """How the configuration is kept; ``auto`` looks."""
+    binary: Path | None = None
+    """The Exim program. Default: ``exim4`` or ``exim``."""
+    config_file: Path | None = None
+    """The configuration that Exim reads (given to it by ``-C``). Default: what Exim itself says."""
+    debian_directory: Path = Path("/etc/exim4")
+    """Debian: where ``update-exim4.conf.conf`` and ``passwd.client`` are."""
+    cpanel_local_file: Path = Path("/etc/exim.conf.local")
+    """cPanel: the file that its administrator's changes are in."""
+    rebuild_command: tuple[str, ...] = ()
+    """Program and arguments that make the configuration anew. Default: the layout's own."""
+    pid_file: Path | None = None
+    """Exim's pid file. Default: what Exim itself says."""
+    credential: CredentialName | None = None
+    """The credential to use. Default: the only one there is."""
+    canary: bool = True
+    """Whether ``target apply`` sends a test mail through the new configuration before wiping."""
+    extra_files: tuple[Path, ...] = ()
+    """More files that may hold copies of the plaintext and are to be wiped."""
+
+
+class TargetsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[target]``."""
+
+    exim: EximTargetSettings = field(default_factory=EximTargetSettings)
+
+
+class AwsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[aws]``. Endpoints and credentials come from the standard AWS_* variables and files."""
+
+    profile: str | None = None
+    """Named profile of the AWS configuration."""
+    region: str | None = None
+    """Region of API calls. Default: the first region of the credential."""
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    state_directory: Path = Path("/var/lib/sesguard")
+    """State database: the journal of changes."""
+    credentials: dict[CredentialName, CredentialSettings] = field(default_factory=dict)
+    vault: VaultSettings = field(default_factory=VaultSettings)
+    daemon: DaemonSettings = field(default_factory=DaemonSettings)
+    lookup: LookupsSettings = field(default_factory=LookupsSettings)
+    target: TargetsSettings = field(default_factory=TargetsSettings)
+    aws: AwsSettings = field(default_factory=AwsSettings)
+    path: Path | None = None
+    """The file that was read; not a key of the file."""

@@ -1,0 +1,52 @@
+"""
+A value that must not be shown.
+
+Promises: `repr`, `str`, `format`, `%`-formatting, logging, `dataclasses.asdict` on an enclosing
+class and exception text show ``<secret>``, never the value; pickling, copying to JSON and iterating
+fail; equality takes constant time (`hmac.compare_digest`); only `reveal()` gives the value.
+
+Known fault: CPython cannot wipe a ``str``. The value stays in the memory of the process until the
+allocator reuses it, which is why the daemon is not dumpable (`sesguard.system.privileges`).
+"""
+
+import hmac
+from typing import Final, Never, final
+
+REDACTED: Final = "<secret>"
+
+
+@final
+class Secret:
+    """Holds one secret text; see the module docstring for what it promises."""
+
+    __slots__ = ("__value",)
+
+    def __init__(self, value: str) -> None:
+        self.__value = value
+
+    def reveal(self) -> str:
+        """Give the value in the clear. Call it at the last moment and do not keep the result."""
+        return self.__value
+
+    def __repr__(self) -> str:
+        return REDACTED
+
+    __str__ = __repr__
+
+    def __format__(self, _spec: str) -> str:
+        return REDACTED
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self.__value.encode(), other.__value.encode())
+
+    def __hash__(self) -> Never:
+        # A hash table compares by early exit and its order may leak into logs.
+        raise TypeError("a Secret cannot be hashed")
+
+    def __reduce_ex__(self, _protocol: object) -> Never:
+        raise TypeError("a Secret cannot be pickled or copied")
+
+    def __bool__(self) -> bool:
+        return bool(self.__value)

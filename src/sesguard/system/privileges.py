@@ -1,0 +1,124 @@
+"""
+Users, groups, and giving rights up.
+
+`harden_process` makes the process non-dumpable: no core file, and no other process of the same user
+may attach to it or read /proc/PID/mem and /proc/PID/environ (prctl(2), PR_SET_DUMPABLE). Changing
+user makes the kernel reset the flag, so call it again after `drop_rights`.
+"""
+
+import contextlib
+import ctypes
+import grp
+import os
+import pwd
+import resource
+from dataclasses import dataclass
+from typing import Final
+
+from sesguard.errors import SystemFault
+
+_PR_SET_DUMPABLE: Final = 4
+_PR_GET_DUMPABLE: Final = 3
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of the host and its primary group."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def find_user(name: str) -> User | None:
+    """The user with that name (or decimal uid), or None."""
+    with contextlib.suppress(KeyError):
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return None
+
+
+def require_user(name: str) -> User:
+    """
+    The user with that name.
+
+    Raises:
+        SystemFault: There is none.
+    """
+    user = find_user(name)
+    if user is None:
+        raise SystemFault(
+            "there is no user {name} on this host",
+            hint="make the user, or name another one in the settings",
+            name=name,
+        )
+    return user
+
+
+def current_user() -> User:
+    """The effective user of this process, also when it has no name."""
+    uid = os.geteuid()
+    return find_user(str(uid)) or User(str(uid), uid, os.getegid())
+
+
+def group_name(gid: int) -> str:
+    """The name of a group, or its number."""
+    with contextlib.suppress(KeyError):
+        return grp.getgrgid(gid).gr_name
+    return str(gid)
+
+
+def is_root() -> bool:
+    """Whether this process acts as root."""
+    return os.geteuid() == 0
+
+
+def drop_rights(user: User) -> None:
+    """
+    Become `user` for good: no supplementary groups, no way back.
+
+    Raises:
+        SystemFault: Not root, or the way back is still open afterwards.
+    """
+    try:
+        os.setgroups([])
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        raise SystemFault(
+            "cannot become user {user}: {reason}", user=user.name, reason=error.strerror
+        ) from error
+    if user.uid != 0:
+        with contextlib.suppress(PermissionError):
+            os.setresuid(0, 0, 0)
+            raise SystemFault("rights were dropped but can be taken back")
+
+
+def harden_process() -> None:
+    """
+    No core file, not dumpable, no new privileges by exec.
+
+    Raises:
+        SystemFault: The kernel refused one of them.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def is_dumpable() -> bool:
+    """Whether this process may be dumped or attached to."""
+    return _prctl(_PR_GET_DUMPABLE, 0) != 0
+
+
+def _prctl(option: int, value: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = int(libc.prctl(option, value, 0, 0, 0))
+    if result < 0:
+        raise SystemFault(
+            "prctl({option}) failed: {reason}",
+            option=option,
+            reason=os.strerror(ctypes.get_errno()),
+        )
+    return result
