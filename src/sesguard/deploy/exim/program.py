@@ -1,0 +1,206 @@
+"""
+The Exim program: what it says of itself, its checks, a canary mail, its daemon.
+
+Nothing here shows a secret: `exim -v` masks AUTH, and what `-be` answers stays in memory.
+
+Raises `DeployError` when Exim does not answer as expected, `SystemFault` when it cannot be run.
+"""
+
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sesguard.core.secret import Secret
+from sesguard.errors import DeployError, SystemFault
+from sesguard.system.files import find_program, read_if_exists
+from sesguard.system.privileges import User, require_user
+from sesguard.system.processes import (
+    Completed,
+    process_alive,
+    run_program,
+    signal_process,
+)
+
+_CANARY_TIMEOUT_S: Final = 180.0
+_RELOAD_SETTLE_S: Final = 1.0
+_DELIVERING: Final = re.compile(r"^delivering (\S+)", re.MULTILINE)
+_ACCEPTED: Final = re.compile(r"^\s*=> .*$", re.MULTILINE)
+_REPLY: Final = re.compile(r'C="(?P<reply>[^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class EximProgram:
+    """One Exim installation."""
+
+    binary: Path
+    config: Path | None = None
+    """Configuration file to name with ``-C``; None where Exim's own is meant."""
+
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        timeout_s: float = 60.0,
+        config: Path | None = None,
+        user: tuple[int, int] | None = None,
+    ) -> Completed:
+        """Run Exim with `config` or its own configuration."""
+        chosen = config or self.config
+        options = ("-C", str(chosen)) if chosen else ()
+        return run_program(
+            (self.binary, *options, *arguments), stdin=stdin, timeout_s=timeout_s, user=user
+        )
+
+    def setting(self, name: str) -> str:
+        """
+        The value of a main option.
+
+        Raises:
+            DeployError: Exim does not tell.
+        """
+        completed = self.run("-bP", name)
+        if not completed.ok:
+            raise DeployError(
+                "{binary} does not tell its {name}: {reason}",
+                hint="run: {binary} -bV and correct what it reports",
+                binary=self.binary,
+                name=name,
+                reason=_first_line(completed.errors or completed.output),
+            )
+        # The answer is `name = value`, or the bare value of a read-only item.
+        return re.sub(rf"^{re.escape(name)} = ", "", completed.output.strip())
+
+    def config_file(self) -> Path:
+        """The configuration that is in use."""
+        return self.config or Path(self.setting("configure_file"))
+
+    def user(self) -> User:
+        """The user that deliveries run as."""
+        return require_user(self.setting("exim_user"))
+
+    def check(self, config: Path) -> None:
+        """
+        Let Exim read a candidate, route an address with it and expand its client_send.
+
+        ``-bV`` finds unknown options and drivers; ``-bt`` named lists and wiring; ``-be``
+        unbalanced expansions, which the other two do not see.
+
+        Raises:
+            DeployError: With what Exim says.
+        """
+        for arguments in (("-bV",), ("-bt", "probe@example.net")):
+            completed = self.run(*arguments, config=config)
+            text = completed.errors + completed.output
+            if "configuration error" in text or (arguments == ("-bV",) and not completed.ok):
+                raise _rejected(config, text)
+        listing = self.run("-bP", "authenticators", config=config).output
+        for value in re.findall(r"^client_send = (.*)$", listing, re.MULTILINE):
+            completed = self.run("-be", value, config=config)
+            failed = re.search(r"^Failed: (.*)$", completed.output, re.MULTILINE)
+            if failed and re.search(r"missing|unknown|unbalanced|syntax", failed[1]):
+                raise _rejected(config, failed[1])
+
+    def ask_lookup(self, socket: Path, credential_id: str, user: User) -> Secret:
+        """What the lookup answers when Exim asks as `user`: ``^USER^PASSWORD`` or an error text."""
+        expression = f"${{readsocket{{{socket}}}{{plain {credential_id}\\n}}{{5s}}}}"
+        completed = self.run("-be", expression, config=Path("/dev/null"), user=(user.uid, user.gid))
+        return Secret(completed.output.strip())
+
+    def send_canary(self, sender: str, recipient: str, message: bytes) -> str:
+        """
+        Deliver one mail in the foreground.
+
+        Returns:
+            The upstream's reply.
+
+        Raises:
+            DeployError: It was not delivered; it is taken out of the queue again.
+        """
+        completed = self.run(
+            "-v", "-odf", "-oi", "-f", sender, recipient, stdin=message,
+            timeout_s=_CANARY_TIMEOUT_S,
+        )  # fmt: skip
+        text = completed.errors + completed.output
+        accepted = _ACCEPTED.search(text)
+        if completed.ok and accepted and "Completed" in text:
+            reply = _REPLY.search(accepted[0])
+            return reply["reply"] if reply else accepted[0].strip()
+        for message_id in _DELIVERING.findall(text)[:1]:
+            self.run("-Mrm", message_id)
+        raise DeployError(
+            "the test mail to {recipient} was not delivered: {reason}",
+            hint="read Exim's main log; the sender {sender} must be verified in SES",
+            recipient=recipient,
+            sender=sender,
+            reason=_delivery_problem(text),
+        )
+
+    def daemon_pid(self, pid_file: Path | None) -> int | None:
+        """The pid of the running daemon, or None."""
+        path = pid_file or Path(self.setting("pid_file_path"))
+        state = read_if_exists(path, max_bytes=64)
+        text = state.content.strip() if state else b""
+        pid = int(text) if text.isdigit() else 0
+        return pid if pid and process_alive(pid) and _is_exim(pid) else None
+
+    def reload(self, pid_file: Path | None) -> bool:
+        """
+        Make the daemon read its configuration again.
+
+        Returns:
+            False when no daemon runs (deliveries read the file at their start anyway).
+
+        Raises:
+            DeployError: The daemon did not survive it.
+        """
+        pid = self.daemon_pid(pid_file)
+        if pid is None:
+            return False
+        signal_process(pid, signal.SIGHUP)
+        deadline = time.monotonic() + _RELOAD_SETTLE_S
+        while time.monotonic() < deadline:
+            if not process_alive(pid):
+                raise DeployError(
+                    "Exim's daemon (process {pid}) ended when told to read its configuration",
+                    hint="start Exim again once the configuration is back",
+                    pid=pid,
+                )
+            time.sleep(0.05)
+        return True
+
+
+def find_exim(binary: Path | None, config: Path | None) -> EximProgram | None:
+    """The Exim of this host, or None."""
+    found = binary or find_program("exim4", "exim")
+    return None if found is None else EximProgram(found, config)
+
+
+def _rejected(config: Path, text: str) -> DeployError:
+    return DeployError(
+        "Exim refuses the new configuration: {reason}",
+        hint="correct the configuration by hand, or report this with the masked plan",
+        config=config,
+        reason=_first_line(text),
+    )
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no output")[:300]
+
+
+def _delivery_problem(text: str) -> str:
+    for line in text.splitlines():
+        if line.strip().startswith(("==", "**")):
+            return line.strip()[:300]
+    return _first_line(text)
+
+
+def _is_exim(pid: int) -> bool:
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError as error:
+        raise SystemFault("cannot look at process {pid}", pid=pid) from error
+    return name.startswith("exim")

@@ -1,0 +1,62 @@
+"""
+A step: one change, as frozen data that can be written down and read back.
+
+A planner only reads and returns a list of steps. The engine journals each before it acts. What a
+step needs from its surroundings (programs, sockets, the clock) comes in as its `context`, so that
+the step itself stays data.
+
+Each step keeps these promises, which make a crash at any instant harmless:
+
+- `is_done` only looks. When it says True, `act` is not called.
+- `act` may be called again after a crash in the middle of it.
+- `capture` only looks, and is called once, before the first `act`. What it returns is all that
+  `undo` needs.
+- `undo` may be called again, and also when `act` never ran.
+"""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+ContextT = TypeVar("ContextT")
+
+
+class Step(msgspec.Struct, Generic[ContextT], frozen=True, kw_only=True, tag_field="kind"):
+    """One change; subclasses are its kinds."""
+
+    def title(self) -> tuple[str, dict[str, object]]:
+        """What the step does: a message template and its parameters. Never a secret."""
+        raise NotImplementedError
+
+    def is_done(self, context: ContextT) -> bool:  # noqa: ARG002
+        """Whether the state that `act` is to bring about is there already."""
+        return False
+
+    def capture(self, context: ContextT) -> bytes | None:  # noqa: ARG002
+        """What `undo` will need: the checkpoint. The engine seals it."""
+        return None
+
+    def act(self, context: ContextT) -> None:
+        """
+        Make the change and check that it took.
+
+        Raises:
+            Error: It failed; the engine rolls back.
+        """
+        raise NotImplementedError
+
+    def check_undo(self, context: ContextT, checkpoint: bytes | None) -> None:
+        """
+        Look whether an undo long after the run would destroy somebody's later change.
+
+        Raises:
+            Error: It would.
+        """
+
+    def undo(self, context: ContextT, checkpoint: bytes | None) -> None:
+        """
+        Put back what `checkpoint` holds. The default is for steps that change nothing.
+
+        Raises:
+            Error: It could not be put back: a person must act.
+        """
