@@ -1,0 +1,85 @@
+"""What every command is handed: settings, vault and output, each made when it is first used."""
+
+from functools import cached_property
+from pathlib import Path
+
+import click
+
+from sesguard.cli.output import Output
+from sesguard.config.load import load_settings, settings_path
+from sesguard.config.schema import CredentialSettings, Settings
+from sesguard.errors import UsageError
+from sesguard.vault.opening import open_vault
+from sesguard.vault.store import Vault
+
+
+class App:
+    """The state of one run of the command line; ``ctx.obj`` of click."""
+
+    def __init__(self) -> None:
+        self.config = settings_path(None)
+        """The settings file, which need not exist."""
+        self.debug = False
+        """Whether an error is shown with its traceback."""
+        self.output = Output()
+        """Where everything is written."""
+
+    def configure(self, *, config: Path | None, debug: bool, color: bool) -> None:
+        """Take the global options over."""
+        self.config = settings_path(config).absolute()
+        self.debug = debug
+        self.output = Output(color=color)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """
+        The settings.
+
+        Raises:
+            SettingsError: No settings file, or a wrong one.
+        """
+        return load_settings(self.config)
+
+    def vault(self) -> Vault:
+        """
+        Open the vault.
+
+        Raises:
+            VaultError: There is none, or it cannot be opened.
+        """
+        return open_vault(self.settings)
+
+    def credential_settings(self, name: str | None) -> tuple[str, CredentialSettings]:
+        """
+        The name and settings of a credential.
+
+        Args:
+            name: As the user gave it; None means the only one there is.
+
+        Raises:
+            UsageError: There is none of that name, or the choice is not clear.
+        """
+        known = self.settings.credentials
+        if name is None and len(known) == 1:
+            name = next(iter(known))
+        if name is None:
+            raise UsageError(
+                "there are {count} credentials in {path}, so one must be named",
+                hint="name one of: {names}" if known else "run: sesguard init --region REGION",
+                count=len(known),
+                path=self.config,
+                names=", ".join(known),
+            )
+        if name not in known:
+            raise UsageError(
+                "there is no credential {name} in {path}",
+                hint="name one of: {names}, or add [credentials.{name}] to that file",
+                name=name,
+                path=self.config,
+                names=", ".join(known) or "-",
+            )
+        return name, known[name]
+
+
+pass_app = click.make_pass_decorator(App)
+"""Hands the `App` to a command as its first argument."""

@@ -1,0 +1,56 @@
+"""
+The language of the command line: English, and Brazilian Portuguese from a gettext catalogue.
+
+The language is that of LANGUAGE, LC_ALL, LC_MESSAGES or LANG, the first that is set, as gettext(3)
+has it. Importing this module makes our catalogue the default domain of the process, which gives
+click's own words (``Usage:``, ``Options``) our translation as well. A command takes ``_`` from
+here, so the domain is set before any help text is read.
+
+Errors are translated by template: the message id is the English template, and its parameters are
+filled in afterwards. A parameter that is itself a word of ours (``cannot {act} {path}``) is looked
+up with its name as message context.
+
+``tools/messages.py`` keeps ``locale/pt_BR/LC_MESSAGES/sesguard.po`` and ``.mo`` complete.
+"""
+
+import gettext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sesguard.errors import Error, fill
+
+DOMAIN: Final = "sesguard"
+LOCALE_DIRECTORY: Final = Path(__file__).parent / "locale"
+
+gettext.bindtextdomain(DOMAIN, str(LOCALE_DIRECTORY))
+gettext.textdomain(DOMAIN)
+
+_ = gettext.gettext
+ngettext = gettext.ngettext
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An error in the user's language."""
+
+    text: str
+    hint: str | None
+
+
+def translate(error: Error) -> Message:
+    """Put an error into the user's language."""
+    parameters = {name: _parameter(name, value) for name, value in error.parameters.items()}
+    hint = error.hint_template
+    return Message(
+        fill(_(error.template), parameters),
+        None if hint is None else fill(_(hint), parameters),
+    )
+
+
+def _parameter(name: str, value: object) -> object:
+    if isinstance(value, Error):
+        return translate(value).text
+    if isinstance(value, str):
+        return gettext.pgettext(name, value)
+    return value

@@ -1,0 +1,1 @@
+"""The sending side: SMTP sessions to SES, and what SES's replies mean."""
