@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from sesguard.core.message import Message, message
 from sesguard.errors import DeployError
 from sesguard.system.files import FileState, read_if_exists, remove_file, write_state
 from sesguard.system.processes import run_program
@@ -64,10 +65,11 @@ class ReplaceFile(Step[Any], frozen=True, kw_only=True, tag="replace-file"):
             path=str(path), purpose=purpose, old_sha256=_sha256(state.content), new_content=new
         )
 
-    def title(self) -> tuple[str, dict[str, object]]:
+    def title(self) -> Message:
         """See `Step.title`."""
-        template = "change {path}" if self.purpose == "edit" else "wipe the plaintext from {path}"
-        return template, {"path": self.path}
+        if self.purpose == "edit":
+            return message("change {path}", path=self.path)
+        return message("wipe the plaintext from {path}", path=self.path)
 
     def is_done(self, context: DeployContext) -> bool:  # noqa: ARG002
         """Whether the file has the new content."""
@@ -115,12 +117,13 @@ class Rebuild(Step[Any], frozen=True, kw_only=True, tag="rebuild"):
     command: tuple[str, ...]
     generated: str
 
-    def title(self) -> tuple[str, dict[str, object]]:
+    def title(self) -> Message:
         """See `Step.title`."""
-        return "run {command}, which makes {path}", {
-            "command": " ".join(self.command),
-            "path": self.generated,
-        }
+        return message(
+            "run {command}, which makes {path}",
+            command=" ".join(self.command),
+            path=self.generated,
+        )
 
     def capture(self, context: DeployContext) -> bytes:  # noqa: ARG002
         """The generated file as it is; it may not be there yet."""
@@ -159,9 +162,9 @@ class CheckNoPlaintext(Step[Any], frozen=True, kw_only=True, tag="check-no-plain
 
     places: tuple[str, ...]
 
-    def title(self) -> tuple[str, dict[str, object]]:
+    def title(self) -> Message:
         """See `Step.title`."""
-        return "prove that no copy is left in {count} places", {"count": len(self.places)}
+        return message("prove that no copy is left in {count} places", count=len(self.places))
 
     def act(self, context: DeployContext) -> None:
         """Fail when there is one."""

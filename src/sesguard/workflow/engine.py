@@ -21,6 +21,7 @@ from typing import Any, Generic, NoReturn, TypeVar, Union
 
 import msgspec
 
+from sesguard.core.message import Message
 from sesguard.errors import Error, RolledBack
 from sesguard.workflow.journal import (
     EntryState,
@@ -51,7 +52,7 @@ class StepReport:
 
     number: int
     total: int
-    title: tuple[str, dict[str, object]]
+    title: Message
     progress: Progress
 
 
@@ -93,10 +94,10 @@ class Engine(Generic[ContextT]):
         runs = self._journal.runs(self._workflow, subject)
         return next((run for run in runs if not run.state.finished), None)
 
-    def last_done(self, subject: str) -> Run | None:
-        """The newest run of `subject` that is in effect (that `undo` would undo), or None."""
+    def in_effect(self, subject: str) -> list[Run]:
+        """The finished runs of `subject` that `undo` would undo, newest first."""
         runs = self._journal.runs(self._workflow, subject)
-        return next((run for run in runs if run.state is RunState.DONE), None)
+        return [run for run in runs if run.state is RunState.DONE]
 
     def run(self, subject: str, steps: Sequence[Step[ContextT]], started_at: str) -> Run:
         """
@@ -128,6 +129,18 @@ class Engine(Generic[ContextT]):
         if run.state is RunState.ROLLING_BACK:
             self._roll_back(run, Error("{reason}", reason=run.reason))
         return self._backward(run, RunState.UNDONE)
+
+    def abandon(self, run: Run) -> None:
+        """
+        Put an interrupted run back, also one that was going forward.
+
+        Raises:
+            Error: Something could not be put back.
+        """
+        state = RunState.UNDONE if run.state is RunState.UNDOING else RunState.ROLLED_BACK
+        if run.state is RunState.RUNNING:
+            self._journal.set_run_state(run.run_id, RunState.ROLLING_BACK, "abandoned")
+        self._backward(run, state)
 
     def undo(self, run: Run, *, force: bool = False) -> Run:
         """

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from sesguard.core.interfaces import Sealer
+from sesguard.core.message import Message
 from sesguard.errors import SystemFault
 from sesguard.system.database import open_database
 
@@ -91,7 +92,7 @@ class JournalEntry:
 
     number: int
     state: EntryState
-    title: tuple[str, dict[str, object]]
+    title: Message
     step: bytes
     checkpoint: bytes | None
 
@@ -100,7 +101,7 @@ class JournalEntry:
 class PlannedEntry:
     """What is written of a step before the run starts."""
 
-    title: tuple[str, dict[str, object]]
+    title: Message
     step: bytes
 
 
@@ -144,7 +145,7 @@ class Journal:
                         run_id,
                         number,
                         EntryState.PLANNED,
-                        json.dumps(entry.title),
+                        json.dumps([entry.title.template, dict(entry.title.parameters)]),
                         self._seal(entry.step, run_id, number, "step"),
                     )
                     for number, entry in enumerate(entries, 1)
@@ -216,7 +217,7 @@ class Journal:
         return JournalEntry(
             number,
             EntryState(row["state"]),
-            (template, parameters),
+            Message(template, parameters),
             self._sealer.unseal(row["step"], _context(run_id, number, "step")),
             None
             if sealed is None

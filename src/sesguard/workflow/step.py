@@ -18,14 +18,16 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from sesguard.core.message import Message
+
 ContextT = TypeVar("ContextT")
 
 
 class Step(msgspec.Struct, Generic[ContextT], frozen=True, kw_only=True, tag_field="kind"):
     """One change; subclasses are its kinds."""
 
-    def title(self) -> tuple[str, dict[str, object]]:
-        """What the step does: a message template and its parameters. Never a secret."""
+    def title(self) -> Message:
+        """What the step does, for people. Never a secret."""
         raise NotImplementedError
 
     def is_done(self, context: ContextT) -> bool:  # noqa: ARG002

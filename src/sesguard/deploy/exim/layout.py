@@ -5,8 +5,8 @@ Where an Exim keeps its configuration: three layouts, one description.
 - ``debian``: ``update-exim4.conf`` makes the file from a template or from ``conf.d``; credentials
   are in ``passwd.client``. Both sources are changed, also the one that is not in use: an
   administrator who switches later must not get a configuration without a credential.
-- ``cpanel``: ``buildeximconf`` makes ``/etc/exim.conf`` from ``/etc/exim.conf.local``, the only file
-  in which changes outlive a cPanel update.
+- ``cpanel``: ``buildeximconf`` makes ``/etc/exim.conf`` from ``/etc/exim.conf.local``, the only
+  file in which changes outlive a cPanel update.
 """
 
 import re
@@ -26,6 +26,7 @@ _CPANEL_BUILDERS: Final = (
     Path("/scripts/buildeximconf"),
 )
 _RUN_PARTS: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SHELL_ASSIGNMENT: Final = re.compile(r"^(\w+)=['\"]?([^'\"\n]*)['\"]?$", re.MULTILINE)
 _DEBIAN_SECTIONS: Final = ("main", "acl", "router", "transport", "retry", "rewrite", "auth")
 
 
@@ -64,9 +65,7 @@ def read_layout(program: EximProgram, settings: EximTargetSettings) -> EximLayou
         DeployError: The layout that the settings name is not there.
     """
     config = program.config_file()
-    name = settings.layout
-    if name == "auto":
-        name = _guess(config, settings)
+    name = _guess(config) if settings.layout == "auto" else settings.layout
     if name == "debian":
         return _debian(config, settings)
     if name == "cpanel":
@@ -74,7 +73,7 @@ def read_layout(program: EximProgram, settings: EximTargetSettings) -> EximLayou
     return _monolithic(config, settings)
 
 
-def _guess(config: Path, settings: EximTargetSettings) -> str:
+def _guess(config: Path) -> str:
     if any(builder.exists() for builder in _CPANEL_BUILDERS):
         return "cpanel"
     if config == _DEBIAN_GENERATED:
@@ -104,9 +103,7 @@ def _debian(config: Path, settings: EximTargetSettings) -> EximLayout:
             hint="set layout in [target.exim]",
             path=options_file,
         )
-    options = dict(
-        re.findall(r"^(\w+)=['\"]?([^'\"\n]*)['\"]?$", state.content.decode(errors="replace"), re.M)
-    )
+    options = dict(_SHELL_ASSIGNMENT.findall(state.content.decode(errors="replace")))
     split = options.get("dc_use_split_config", "").lower() == "true"
     template = directory / "exim4.conf.template"
     local = directory / "exim4.conf.localmacros"

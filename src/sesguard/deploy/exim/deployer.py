@@ -1,0 +1,379 @@
+"""
+Plans the change of an Exim from a plaintext credential to lookup.
+
+The order is what keeps mail safe:
+
+    CheckLookup       the daemon answers Exim's user with the CURRENT version
+    CheckCandidate    Exim accepts the new configuration (not cPanel, whose build checks itself)
+    ReloadExim        acts in undo only, after the files are back
+    ReplaceFile edit  the configuration, by rename
+    Rebuild           Debian and cPanel
+    CheckInstalled    Exim accepts what is installed
+    ReloadExim        and its daemon survives it
+    SendCanary        a real mail is accepted by SES
+    ReplaceFile wipe  only now: passwd.client, backups, other copies
+    CheckNoPlaintext  nothing is left
+
+A failure anywhere puts every file back. The plaintext that is taken out is in the sealed
+checkpoints of the journal, for undo, and nowhere else.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sesguard.config.schema import CredentialSettings, Settings
+from sesguard.core.credential import Credential
+from sesguard.core.encodings import encoded_forms
+from sesguard.core.plaintext.detect import find_credentials
+from sesguard.core.plaintext.redact import redact
+from sesguard.core.secret import Secret
+from sesguard.deploy.exim.layout import EximLayout, Group, read_layout
+from sesguard.deploy.exim.program import EximProgram, find_exim
+from sesguard.deploy.exim.rewire import Rewired, Wiring, rewire
+from sesguard.deploy.exim.steps import (
+    CheckCandidate,
+    CheckInstalled,
+    CheckLookup,
+    EximContext,
+    ReloadExim,
+    SendCanary,
+)
+from sesguard.deploy.interface import Check, CredentialReader, Plan, Target, TargetState
+from sesguard.deploy.steps import CheckNoPlaintext, Rebuild, ReplaceFile
+from sesguard.errors import DeployError, Error, SettingsError
+from sesguard.system.files import FileState, read_file
+from sesguard.system.search import search_files, walk_files
+from sesguard.workflow.step import Step
+
+_MASK: Final = re.compile(r"^(.)(\s*hide\s+\w+\s*=).*", re.DOTALL)
+
+
+class EximDeployer:
+    """
+    Lookup mode for the Exim of this host.
+
+    Args:
+        settings: The settings file.
+        credentials: Reads the vault, each time it is called.
+    """
+
+    name = "exim"
+    step_types: Sequence[type[Step[Any]]] = (
+        CheckLookup,
+        CheckCandidate,
+        CheckInstalled,
+        ReloadExim,
+        SendCanary,
+        ReplaceFile,
+        Rebuild,
+        CheckNoPlaintext,
+    )
+
+    def __init__(self, settings: Settings, credentials: CredentialReader) -> None:
+        self._settings = settings
+        self._target = settings.target.exim
+        self._credentials = credentials
+
+    def find(self) -> Target:
+        """See `Deployer.find`."""
+        program = find_exim(self._target.binary, self._target.config_file)
+        if program is None:
+            return Target(self.name, TargetState.ABSENT)
+        layout = read_layout(program, self._target)
+        rewired = [self._rewired(layout, group)[1] for group in layout.groups if group.in_use]
+        if any(item.credential_found for item in rewired):
+            state = TargetState.PLAINTEXT
+        elif any(item.in_place for item in rewired):
+            state = TargetState.PLAINTEXT if self._wipes(layout, set()) else TargetState.APPLIED
+        else:
+            state = TargetState.UNRELATED
+        return Target(self.name, state, layout.name, str(layout.config))
+
+    def plan(self) -> Plan:
+        """See `Deployer.plan`."""
+        program = self._program()
+        layout = read_layout(program, self._target)
+        edits: list[ReplaceFile] = []
+        originals: dict[str, bytes] = {}
+        for group in layout.groups:
+            for step, state in self._edits(layout, group):
+                edits.append(step)
+                originals[step.path] = state.content
+        wipes = self._wipes(layout, set(originals))
+        for step, state in wipes:
+            originals[step.path] = state.content
+        if not edits and not wipes:
+            return Plan(())
+        steps = [*self._change(layout, edits)] if edits else []
+        steps += [step for step, _ in wipes]
+        steps.append(CheckNoPlaintext(places=tuple(map(str, layout.places))))
+        replaced = [step for step in steps if isinstance(step, ReplaceFile)]
+        return Plan(tuple(steps), self._diff(replaced, originals))
+
+    def context(self) -> EximContext:
+        """See `Deployer.context`."""
+        return EximContext(
+            self._program(),
+            self._expected_answer,
+            self._needles,
+            self._settings.state_directory / "candidate",
+            self._target.pid_file,
+        )
+
+    def verify(self) -> list[Check]:
+        """See `Deployer.verify`."""
+        name = self._credential_name()
+        layout = read_layout(self._program(), self._target)
+        context = self.context()
+        checks = [
+            _check(step.act, context, step.title())
+            for step in (
+                CheckLookup(socket=str(self._wiring().socket), credential_id=name),
+                CheckInstalled(config=str(layout.config)),
+            )
+        ]
+        for group in layout.groups:
+            pending = self._edits(layout, group)
+            checks.append(Check(not pending, "{path} asks sesguardd", {"path": group.files[0]}))
+        matches = search_files(layout.places, self._needles())
+        checks.append(
+            Check(not matches, "copies of the credential: {count}", {"count": len(matches)})
+        )
+        return checks
+
+    def _change(self, layout: EximLayout, edits: list[ReplaceFile]) -> Sequence[Step[Any]]:
+        """The steps from the question to the daemon to the test mail."""
+        name = self._credential_name()
+        steps: list[Step[Any]] = [
+            CheckLookup(socket=str(self._wiring().socket), credential_id=name)
+        ]
+        candidate = self._candidate(layout, edits)
+        if candidate is not None:
+            steps.append(candidate)
+        steps += [ReloadExim(when="undo"), *edits]
+        if layout.rebuild:
+            steps.append(Rebuild(command=layout.rebuild, generated=str(layout.config)))
+        steps += [CheckInstalled(config=str(layout.config)), ReloadExim(when="apply")]
+        if self._target.canary:
+            credential = self._credential_settings()
+            if credential.canary_sender is None:
+                raise SettingsError(
+                    "credentials.{name}.canary_sender is not set, so no test mail can be sent",
+                    hint="set it to an address that SES has verified (or canary = false)",
+                    name=name,
+                )
+            steps.append(
+                SendCanary(sender=credential.canary_sender, recipient=credential.canary_recipient)
+            )
+        return steps
+
+    def _candidate(self, layout: EximLayout, edits: list[ReplaceFile]) -> CheckCandidate | None:
+        changed = {edit.path: edit.new_content for edit in edits}
+        group = next(group for group in layout.groups if group.in_use)
+        files = {
+            str(path): changed.get(str(path)) or read_file(path).content for path in group.files
+        }
+        if layout.name == "monolithic":
+            return CheckCandidate(files=files, main=str(layout.config))
+        if layout.name == "debian":
+            directory = self._target.debian_directory
+            options = directory / "update-exim4.conf.conf"
+            files[str(options)] = read_file(options).content
+            return CheckCandidate(
+                files=files, main="", rebuild=layout.rebuild, directory=str(directory)
+            )
+        return None
+
+    def _edits(self, layout: EximLayout, group: Group) -> list[tuple[ReplaceFile, FileState]]:
+        """The changes of one configuration, secrets in comments and macros taken out as well."""
+        states, rewired = self._rewired(layout, group)
+        if group.in_use and not rewired.in_place:
+            raise DeployError(
+                "{path} holds no SES credential that could be replaced",
+                hint="Exim does not send through SES here, or gets its credential in another way",
+                path=layout.config,
+            )
+        if rewired.in_place and not rewired.transports:
+            raise DeployError(
+                "no transport of {path} delivers to {hosts}",
+                hint="name the upstream as host in the credential's settings",
+                path=group.files[0],
+                hosts=", ".join(sorted(self._wiring().hosts)) or "SES",
+            )
+        found: list[tuple[ReplaceFile, FileState]] = []
+        for path, state in states.items():
+            new = self._redacted(_encode(rewired.texts[path]))
+            self._require_known(path, new)
+            if new != state.content:
+                found.append((ReplaceFile.of(path, state, new, "edit"), state))
+        return found
+
+    def _rewired(self, layout: EximLayout, group: Group) -> tuple[dict[Path, FileState], Rewired]:
+        states = {path: read_file(path) for path in group.files}
+        rewired = rewire(
+            {path: _decode(state.content) for path, state in states.items()},
+            self._wiring(),
+            definitions=layout.definitions,
+            carries_credential=_looks_up(layout.credential_files),
+        )
+        return states, rewired
+
+    def _wipes(self, layout: EximLayout, edited: set[str]) -> list[tuple[ReplaceFile, FileState]]:
+        """Every other file with a copy. What a rebuild makes is not among them."""
+        skip = edited | ({str(layout.config)} if layout.rebuild else set())
+        found: list[tuple[ReplaceFile, FileState]] = []
+        for path in walk_files(layout.places):
+            if str(path) in skip or str(path) in {str(step.path) for step, _ in found}:
+                continue
+            state = read_file(path)
+            content = state.content
+            if path in layout.credential_files:
+                content = self._without_credential_lines(content)
+                self._require_known(path, content)
+            new = self._redacted(content)
+            if new != state.content:
+                found.append((ReplaceFile.of(path, state, new, "wipe"), state))
+        return found
+
+    def _without_credential_lines(self, content: bytes) -> bytes:
+        raw = [secret.reveal().encode() for secret, _ in self._secrets()]
+        return b"".join(
+            line
+            for line in content.splitlines(keepends=True)
+            if not any(value in line for value in raw)
+        )
+
+    def _redacted(self, content: bytes) -> bytes:
+        for secret, username in self._secrets():
+            content, _count = redact(content, [secret], username)
+        return content
+
+    def _require_known(self, path: Path, content: bytes) -> None:
+        """Refuse to take out a credential that the vault does not hold: mail would stop."""
+        for item in find_credentials(_decode(content), path.name):
+            raise DeployError(
+                "{path}, line {line}: the credential {username} is not in the vault",
+                hint="run: sesguard credential import --from {path} --username {username}",
+                path=path,
+                line=item.line,
+                username=item.username,
+            )
+
+    def _secrets(self) -> list[tuple[Secret, str]]:
+        """Every password of every version of every credential, with its user."""
+        return [
+            (password, version.username)
+            for credential in self._credentials().values()
+            for version in credential.versions
+            for password in version.passwords.values()
+        ]
+
+    def _needles(self) -> Mapping[str, bytes]:
+        return {
+            f"{username} {form}": value
+            for secret, username in self._secrets()
+            for form, value in encoded_forms(secret, username).items()
+        }
+
+    def _expected_answer(self, credential_id: str) -> Secret:
+        version = self._credential(credential_id).current()
+        host = self._settings.credentials[credential_id].smtp_host
+        password = version.password_for(host).reveal()
+        return Secret("^" + version.username + "^" + password.replace("^", "^^"))
+
+    def _credential(self, name: str) -> Credential:
+        credential = self._credentials().get(name)
+        if credential is None:
+            raise DeployError(
+                "the vault holds no credential {name}",
+                hint="run: sesguard credential import {name} --from FILE",
+                name=name,
+            )
+        return credential
+
+    def _credential_name(self) -> str:
+        names = list(self._settings.credentials)
+        if self._target.credential is not None:
+            names = [name for name in names if name == self._target.credential]
+        if len(names) != 1:
+            raise SettingsError(
+                "target.exim.credential does not say which credential Exim is to use",
+                hint="set it to one of the names under [credentials.NAME]",
+            )
+        return names[0]
+
+    def _credential_settings(self) -> CredentialSettings:
+        return self._settings.credentials[self._credential_name()]
+
+    def _wiring(self) -> Wiring:
+        directory = self._settings.daemon.runtime_directory
+        return Wiring(
+            directory,
+            directory / "exim.sock",
+            self._ca_file(),
+            frozenset(
+                item.host.lower().rstrip(".")
+                for item in self._settings.credentials.values()
+                if item.host
+            ),
+        )
+
+    def _ca_file(self) -> Path | None:
+        """The CA of the credential that Exim uses; None also while that is not settled yet."""
+        names = [self._target.credential] if self._target.credential else self._settings.credentials
+        found = [
+            self._settings.credentials[name] for name in names if name in self._settings.credentials
+        ]
+        return found[0].ca_file if len(found) == 1 else None
+
+    def _program(self) -> EximProgram:
+        program = find_exim(self._target.binary, self._target.config_file)
+        if program is None:
+            raise DeployError(
+                "there is no Exim on this host",
+                hint="install it, or name it as binary in [target.exim]",
+            )
+        return program
+
+    def _diff(self, steps: Sequence[ReplaceFile], originals: Mapping[str, bytes]) -> str:
+        """One line of context; secrets and the values of hidden options are masked."""
+        lines: list[str] = []
+        for step in steps:
+            old = self._redacted(originals[step.path])
+            lines += difflib.unified_diff(
+                _decode(old).splitlines(keepends=True),
+                _decode(step.new_content).splitlines(keepends=True),
+                step.path,
+                step.path,
+                n=1,
+            )
+        return "".join(
+            line if "sesguard" in line else _MASK.sub(r"\1\2 ********\n", line) for line in lines
+        )
+
+
+def _check(
+    act: Callable[[EximContext], None], context: EximContext, title: tuple[str, dict[str, object]]
+) -> Check:
+    try:
+        act(context)
+    except Error as error:
+        return Check(False, "{problem}", {"problem": error})
+    return Check(True, *title)
+
+
+def _looks_up(files: Sequence[Path]) -> Callable[[str], bool]:
+    """Whether a client_send looks the credential up in one of `files`."""
+    names = [path.name for path in files]
+    return lambda value: any(name in value for name in names)
+
+
+def _decode(content: bytes) -> str:
+    return content.decode("utf-8", "surrogateescape")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

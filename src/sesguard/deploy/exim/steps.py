@@ -1,0 +1,174 @@
+"""The steps that only Exim needs; see `sesguard.deploy.exim.deployer` for their order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Literal
+
+from sesguard.core.message import Message, message
+from sesguard.core.secret import Secret
+from sesguard.deploy.exim.program import EximProgram
+from sesguard.errors import DeployError
+from sesguard.system.files import ensure_directory, remove_tree, write_atomic
+from sesguard.system.processes import run_program
+from sesguard.workflow.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class EximContext:
+    """What Exim's steps work on."""
+
+    program: EximProgram
+    expected_answer: Callable[[str], Secret]
+    """What sesguardd must answer for a credential: from the vault, at the moment it is asked."""
+    needles: Callable[[], Mapping[str, bytes]]
+    """See `sesguard.deploy.steps.DeployContext`."""
+    scratch: Path
+    """Directory of ours for a candidate configuration; made, and removed again, by the step."""
+    pid_file: Path | None = None
+
+
+class CheckLookup(Step[EximContext], frozen=True, kw_only=True, tag="check-lookup"):
+    """Ask sesguardd as Exim will, before anything depends on it."""
+
+    socket: str
+    credential_id: str
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message(
+            "ask sesguardd for credential {credential} as Exim's user",
+            credential=self.credential_id,
+        )
+
+    def act(self, context: EximContext) -> None:
+        """Fail unless the answer is the vault's CURRENT version."""
+        user = context.program.user()
+        answer = context.program.ask_lookup(Path(self.socket), self.credential_id, user)
+        if answer != context.expected_answer(self.credential_id):
+            raise DeployError(
+                "sesguardd does not answer user {user} on {socket}",
+                hint="start it (systemctl start sesguardd) and look at its log",
+                user=user.name,
+                socket=self.socket,
+            )
+
+
+class CheckCandidate(Step[EximContext], frozen=True, kw_only=True, tag="check-candidate"):
+    """Let Exim judge the new configuration in a private directory."""
+
+    files: dict[str, bytes]
+    """Path to the new content of every file of the configuration that is in use."""
+    main: str
+    """The file that Exim would read, for a layout without a rebuild; empty otherwise."""
+    rebuild: tuple[str, ...] = ()
+    """Debian: the rebuild command; it is pointed at the private directory."""
+    directory: str = ""
+    """Debian: the directory that `files` are below."""
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("let Exim check the new configuration (-bV, -bt, -be)")
+
+    def act(self, context: EximContext) -> None:
+        """Fail with what Exim says."""
+        private = context.scratch
+        remove_tree(private)
+        ensure_directory(private, mode=0o700)
+        try:
+            context.program.check(self._monolithic(private) if self.main else self._debian(private))
+        finally:
+            remove_tree(private)
+
+    def _monolithic(self, private: Path) -> Path:
+        """Write the files under numbers; an ``.include`` of one of them is pointed at its copy."""
+        copies = {path: private / f"candidate-{n}" for n, path in enumerate(self.files)}
+        for path, content in self.files.items():
+            text = content
+            for original, copy in copies.items():
+                text = text.replace(f" {original}\n".encode(), f" {copy}\n".encode())
+            write_atomic(copies[path], text, mode=0o600)
+        return copies[self.main]
+
+    def _debian(self, private: Path) -> Path:
+        for path, content in self.files.items():
+            copy = private / Path(path).relative_to(self.directory)
+            ensure_directory(copy.parent, mode=0o700)
+            write_atomic(copy, content, mode=0o600)
+        output = private / "candidate"
+        completed = run_program(
+            (self.rebuild[0], "--confdir", str(private), "--output", str(output))
+        )
+        if not completed.ok:
+            raise DeployError(
+                "{command} refuses the new configuration: {reason}",
+                command=self.rebuild[0],
+                reason=completed.errors.strip()[:300],
+            )
+        return output
+
+
+class CheckInstalled(Step[EximContext], frozen=True, kw_only=True, tag="check-installed"):
+    """Let Exim judge the configuration that it now reads."""
+
+    config: str
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("let Exim check {path} as it is now", path=self.config)
+
+    def act(self, context: EximContext) -> None:
+        """Fail with what Exim says."""
+        context.program.check(Path(self.config))
+
+
+class ReloadExim(Step[EximContext], frozen=True, kw_only=True, tag="reload-exim"):
+    """
+    Make the daemon read its configuration.
+
+    There are two of them in a plan: one after the files for going forward, and one before the
+    files, which acts only in undo, where the order is reversed.
+    """
+
+    when: Literal["apply", "undo"]
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        if self.when == "apply":
+            return message("make Exim's daemon read its configuration")
+        return message("on undo: make Exim's daemon read its configuration")
+
+    def act(self, context: EximContext) -> None:
+        """Reload, and see that the daemon is still there."""
+        if self.when == "apply":
+            context.program.reload(context.pid_file)
+
+    def undo(self, context: EximContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
+        """Reload once the files are back."""
+        if self.when == "undo":
+            context.program.reload(context.pid_file)
+
+
+class SendCanary(Step[EximContext], frozen=True, kw_only=True, tag="send-canary"):
+    """Send one real mail through the new configuration."""
+
+    sender: str
+    recipient: str
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message(
+            "send a test mail from {sender} to {recipient} through Exim",
+            sender=self.sender,
+            recipient=self.recipient,
+        )
+
+    def act(self, context: EximContext) -> None:
+        """Fail unless SES accepts it."""
+        mail = EmailMessage()
+        mail["From"] = self.sender
+        mail["To"] = self.recipient
+        mail["Subject"] = "sesguard test mail"
+        mail.set_content("This mail shows that Exim gets its credential from sesguard.\n")
+        context.program.send_canary(self.sender, self.recipient, mail.as_bytes())
