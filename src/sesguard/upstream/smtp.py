@@ -53,6 +53,7 @@ class SmtpUpstream:
         endpoint: Host and port; the port says whether TLS comes first or by STARTTLS.
         ca_file: Trusted CA certificates instead of the system's.
         timeout_s: Time to connect, and for each reply.
+        final_timeout_s: Time for the reply to a whole message.
         source_address: Local address to connect from.
     """
 
@@ -62,11 +63,13 @@ class SmtpUpstream:
         *,
         ca_file: Path | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        final_timeout_s: float = FINAL_TIMEOUT_S,
         source_address: str | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._context = _tls_context(ca_file)
         self._timeout_s = timeout_s
+        self._final_timeout_s = final_timeout_s
         self._source = (source_address, 0) if source_address else None
         self._client: StarttlsClient | WrappedClient | None = None
 
@@ -136,6 +139,7 @@ class SmtpUpstream:
                 if reply.outcome is not Outcome.ACCEPTED:
                     self._command(client, "RSET")
                     return reply
+        with self._faults(self._final_timeout_s):
             return self._send_data(client, message)
 
     def close(self) -> None:
@@ -164,13 +168,10 @@ class SmtpUpstream:
         return client
 
     def _send_data(self, client: StarttlsClient | WrappedClient, message: bytes) -> Reply:
-        client.reply_timeout_s = FINAL_TIMEOUT_S
         try:
             code, text = client.data(re.sub(rb"\r\n|\r|\n", b"\r\n", message))
         except smtplib.SMTPDataError as error:
             return classify(error.smtp_code, _decode(error.smtp_error))
-        finally:
-            client.reply_timeout_s = self._timeout_s
         return classify(code, _decode(text))
 
     def _command(self, client: StarttlsClient | WrappedClient, command: str) -> Reply:
@@ -202,14 +203,17 @@ class SmtpUpstream:
         raise UpstreamError("{host} refused the session: {reply}", host=host, reply=reply)
 
     @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
-        """Turn every exception of the network, TLS and smtplib into one of ours."""
+    def _faults(self, timeout_s: float | None = None) -> Iterator[None]:
+        """Bound each reply, and turn what the network, TLS and smtplib raise into our errors."""
+        timeout_s = timeout_s or self._timeout_s
+        if self._client is not None:
+            self._client.reply_timeout_s = timeout_s
         try:
             yield
         except smtplib.SMTPResponseException as error:
             self._raise_for_response(error)
         except (OSError, UnicodeError) as error:
-            raise _network_error(error, self.endpoint, self._timeout_s) from error
+            raise _network_error(error, self.endpoint, timeout_s) from error
 
     def _raise_for_response(self, error: smtplib.SMTPResponseException) -> None:
         if error.smtp_code < 0:
@@ -324,11 +328,11 @@ def _network_error(error: OSError | UnicodeError, endpoint: Endpoint, timeout_s:
                 host=host,
                 port=port,
             )
-        case socket.gaierror():
+        case socket.gaierror() | UnicodeError():
             return TemporaryFailure(
                 "cannot find the host {host}: {reason}",
                 hint="check the name and the DNS of this host",
-                reason=error.strerror,
+                reason=getattr(error, "strerror", None) or error,
                 host=host,
                 port=port,
             )

@@ -27,6 +27,7 @@ from typing import Any, Final
 from sesguard.config.schema import CredentialSettings, Settings
 from sesguard.core.credential import Credential
 from sesguard.core.encodings import encoded_forms
+from sesguard.core.message import Message, message
 from sesguard.core.plaintext.detect import find_credentials
 from sesguard.core.plaintext.redact import redact
 from sesguard.core.secret import Secret
@@ -137,10 +138,10 @@ class EximDeployer:
         ]
         for group in layout.groups:
             pending = self._edits(layout, group)
-            checks.append(Check(not pending, "{path} asks sesguardd", {"path": group.files[0]}))
+            checks.append(Check(not pending, message("{path} asks sesguardd", path=group.files[0])))
         matches = search_files(layout.places, self._needles())
         checks.append(
-            Check(not matches, "copies of the credential: {count}", {"count": len(matches)})
+            Check(not matches, message("copies of the credential: {count}", count=len(matches)))
         )
         return checks
 
@@ -355,14 +356,12 @@ class EximDeployer:
         )
 
 
-def _check(
-    act: Callable[[EximContext], None], context: EximContext, title: tuple[str, dict[str, object]]
-) -> Check:
+def _check(act: Callable[[EximContext], None], context: EximContext, title: Message) -> Check:
     try:
         act(context)
     except Error as error:
-        return Check(False, "{problem}", {"problem": error})
-    return Check(True, *title)
+        return Check(False, Message("{problem}", {"problem": error}))
+    return Check(True, title)
 
 
 def _looks_up(files: Sequence[Path]) -> Callable[[str], bool]:
