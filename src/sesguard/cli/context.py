@@ -10,7 +10,7 @@ from sesguard.config.load import load_settings, settings_path
 from sesguard.config.schema import CredentialSettings, Settings
 from sesguard.errors import UsageError
 from sesguard.vault.opening import open_vault
-from sesguard.vault.store import Vault
+from sesguard.vault.vault import Vault
 
 
 class App:

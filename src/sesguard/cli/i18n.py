@@ -6,18 +6,20 @@ has it. Importing this module makes our catalogue the default domain of the proc
 click's own words (``Usage:``, ``Options``) our translation as well. A command takes ``_`` from
 here, so the domain is set before any help text is read.
 
-Errors are translated by template: the message id is the English template, and its parameters are
-filled in afterwards. A parameter that is itself a word of ours (``cannot {act} {path}``) is looked
-up with its name as message context.
+Errors and messages are translated by template: the message id is the English template, and its
+parameters are filled in afterwards. A parameter that is itself a word of ours (``cannot {act}
+{path}``) is looked up with its name as message context.
 
 ``tools/messages.py`` keeps ``locale/pt_BR/LC_MESSAGES/sesguard.po`` and ``.mo`` complete.
 """
 
 import gettext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sesguard.core.message import Message
 from sesguard.errors import Error, fill
 
 DOMAIN: Final = "sesguard"
@@ -31,26 +33,39 @@ ngettext = gettext.ngettext
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ErrorText:
     """An error in the user's language."""
 
     text: str
     hint: str | None
 
 
-def translate(error: Error) -> Message:
+def translate(error: Error) -> ErrorText:
     """Put an error into the user's language."""
-    parameters = {name: _parameter(name, value) for name, value in error.parameters.items()}
+    parameters = _parameters(error.parameters)
     hint = error.hint_template
-    return Message(
+    return ErrorText(
         fill(_(error.template), parameters),
         None if hint is None else fill(_(hint), parameters),
     )
 
 
+def translate_message(message: Message) -> str:
+    """Put a `sesguard.core.message.Message` into the user's language."""
+    return fill(_(message.template), _parameters(message.parameters))
+
+
+def _parameters(parameters: Mapping[str, object]) -> dict[str, object]:
+    return {name: _parameter(name, value) for name, value in parameters.items()}
+
+
 def _parameter(name: str, value: object) -> object:
-    if isinstance(value, Error):
-        return translate(value).text
-    if isinstance(value, str):
-        return gettext.pgettext(name, value)
-    return value
+    match value:
+        case Error():
+            return translate(value).text
+        case Message():
+            return translate_message(value)
+        case str():
+            return gettext.pgettext(name, value)
+        case _:
+            return value

@@ -62,13 +62,9 @@ class _BoundedReplies:
         return bytes(data).splitlines()
 
     def _receive(self, deadline: float) -> bytes:
-        if self.sock is None:
-            raise smtplib.SMTPServerDisconnected("not connected")
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
+        assert self.sock is not None
         previous = self.sock.gettimeout()
-        self.sock.settimeout(remaining)
+        self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             return self.sock.recv(4096)
         finally:

@@ -137,7 +137,9 @@ class SmtpUpstream:
             for command in commands:
                 reply = self._command(client, command)
                 if reply.outcome is not Outcome.ACCEPTED:
-                    self._command(client, "RSET")
+                    # The refusal is the answer, also when the peer hangs up after it.
+                    with contextlib.suppress(OSError):
+                        client.rset()
                     return reply
         with self._faults(self._final_timeout_s):
             return self._send_data(client, message)
@@ -336,15 +338,13 @@ def _network_error(error: OSError | UnicodeError, endpoint: Endpoint, timeout_s:
                 host=host,
                 port=port,
             )
-        case OSError():
+        case _:
             return TemporaryFailure(
                 "no connection to {host}:{port}: {reason}",
                 reason=error.strerror or type(error).__name__,
                 host=host,
                 port=port,
             )
-        case _:
-            return UpstreamError("{host}:{port} did not take EHLO", host=host, port=port)
 
 
 def _redact(text: bytes, username: str, password: Secret) -> str:
