@@ -1,0 +1,66 @@
+# What can be done in a clone of sesguard; `make help` lists it.
+#
+# Needs Python 3.11 or later, make and bash. `make demo` and `make test` set up everything else by themselves: .venv
+# with the packages that constraints/ pins, and, as root, the system packages of tools/system_packages.sh.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Passed on to the program that a target runs: make test ARGS='-k vault', make demo ARGS=--json
+ARGS ?=
+# The least branch coverage, in per cent, of a whole run. A run of chosen tests is not held to it.
+COVERAGE_FLOOR ?= 85
+
+BIN := .venv/bin
+STEP := tools/step.sh
+FLOOR := $(if $(ARGS),,--cov-fail-under=$(COVERAGE_FLOOR))
+
+.PHONY: help demo test lint types layers bench messages check-messages docs-images constraints clean packages venv
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+demo: packages ## The whole story on the embedded SES, under a minute, no AWS account
+	@tools/venv.sh runtime
+	@$(BIN)/sesguard demo $(ARGS)
+
+test: packages venv lint types layers check-messages ## Lint, types, layers, then all tests with coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html:.cache/coverage/html $(FLOOR) $(ARGS)
+
+lint: venv ## ruff on everything, and a docstring on every public thing
+	@$(STEP) 'ruff check' $(BIN)/ruff check .
+	@$(STEP) 'ruff format' $(BIN)/ruff format --check .
+	@$(STEP) 'docstrings (interrogate)' $(BIN)/interrogate src
+
+types: venv ## mypy, strict
+	@$(STEP) 'types (mypy)' $(BIN)/mypy src tests tools
+
+layers: venv ## The import rules of ARCHITECTURE.md
+	@$(STEP) 'layers (import-linter)' $(BIN)/lint-imports --no-cache
+
+bench: packages venv ## Benchmarks; nothing depends on their figures
+	@$(BIN)/python -m bench $(ARGS)
+
+messages: venv ## Compile the Portuguese messages
+	@$(STEP) 'messages' $(BIN)/python tools/messages.py compile
+
+check-messages: venv ## Whether the Portuguese messages are complete
+	@$(STEP) 'messages' $(BIN)/python tools/messages.py check
+
+docs-images: packages ## Draw the terminal pictures of the README anew
+	@tools/venv.sh runtime
+	@$(BIN)/python tools/terminal_picture.py docs/images/demo.svg --title 'sesguard demo' -- $(BIN)/sesguard demo
+
+constraints: venv ## Resolve constraints/ for pyproject.toml; ARGS=--upgrade takes newer releases
+	@tools/constraints.sh $(ARGS)
+
+clean: ## Remove what the other targets made in this clone
+	rm -rf .venv .cache build dist
+	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+packages: ## The system packages that the tests with real programs need
+	@tools/system_packages.sh
+
+venv: ## .venv, for working without the other targets
+	@tools/venv.sh dev
