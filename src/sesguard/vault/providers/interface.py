@@ -1,0 +1,84 @@
+"""
+What a key provider is.
+
+A key provider wraps data keys: it encrypts 32 bytes under a key that it keeps (a file, a TPM, AWS
+KMS, an HSM) and binds them to an encryption context. The vault stores what it gives back and never
+looks inside. Every provider passes `sesguard.testing.key_provider_suite`.
+
+Errors are the same for all of them, so that callers can tell what to do:
+
+    KeyProviderLocked       a passphrase, PIN or device is missing; a person must give it
+    KeyProviderDenied       this caller may not use the key
+    KeyProviderUnavailable  no key, or no answer; it may be there later
+    WrongKey                the data key was wrapped by another key
+    VaultTampered           right key, but the wrapped bytes or the context were changed
+    SystemFault             the operating system said no; the hint has the command to run
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderDescription:
+    """What a key provider is worth, for people; one sentence each."""
+
+    protects: tuple[str, ...]
+    """What an attacker cannot do."""
+    does_not_protect: tuple[str, ...]
+    """What an attacker can still do."""
+
+
+class KeyProvider(Protocol):
+    """Wraps and unwraps data keys."""
+
+    name: ClassVar[str]
+    """As in the settings file and in the vault: ``keyfile``, ``kms``."""
+
+    def ensure_key(self) -> bool:
+        """
+        Make the key if this provider keeps one of its own and has none yet.
+
+        Returns:
+            Whether one was made, and so needs a backup.
+
+        Raises:
+            KeyProviderError: There is no key and this provider cannot make one.
+            SystemFault: The key is there and must not be used as it is.
+        """
+        ...
+
+    def load(self) -> None:
+        """
+        Fetch whatever needs rights that the process is about to drop. May be repeated.
+
+        Raises:
+            KeyProviderError: The key cannot be had.
+            SystemFault: The key is there and must not be used as it is.
+        """
+        ...
+
+    def wrap(self, data_key: bytes, context: Mapping[str, str]) -> bytes:
+        """
+        Encrypt a 32-byte `data_key`, bound to `context`.
+
+        Raises:
+            KeyProviderError: The key cannot be had.
+        """
+        ...
+
+    def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """
+        Decrypt what `wrap` made.
+
+        Raises:
+            WrongKey: Another key wrapped it.
+            VaultTampered: The bytes or the context differ from what was wrapped.
+            KeyProviderError: The key cannot be had.
+        """
+        ...
+
+    def describe(self) -> ProviderDescription:
+        """What it protects against and what it does not."""
+        ...
