@@ -8,10 +8,10 @@ says what the table knows about it.
 Sources: docs.aws.amazon.com/ses/latest/dg/smtp-connect.html and .../general/latest/gr/ses.html.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
+from sesguard.core.shapes import REGION, SES_HOST
 from sesguard.errors import CredentialError
 
 SMTP_REGIONS: Final = frozenset(
@@ -49,13 +49,6 @@ STARTTLS_PORTS: Final = (587, 2587, 25)
 TLS_WRAPPER_PORTS: Final = (465, 2465)
 SMTP_PORTS: Final = (*STARTTLS_PORTS, *TLS_WRAPPER_PORTS)
 
-_REGION: Final = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2}")
-_HOST: Final = re.compile(
-    r"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?\.(?P<region>[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2})"
-    r"\.(?:vpce\.)?amazonaws\.(?:com(?:\.cn)?|eu)",
-    re.IGNORECASE,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -77,7 +70,7 @@ def require_region(region: str) -> str:
     Raises:
         CredentialError: It has not; a host name in its place is named as such.
     """
-    if _REGION.fullmatch(region):
+    if REGION.fullmatch(region):
         return region
     found = region_of_host(region)
     if found is not None:
@@ -108,10 +101,10 @@ def smtp_host(region: str) -> str:
 
 def is_ses_host(host: str) -> bool:
     """Whether `host` is an SES SMTP host name: public, FIPS or of a VPC endpoint."""
-    return _HOST.fullmatch(host.rstrip(".")) is not None
+    return SES_HOST.fullmatch(host.rstrip(".")) is not None
 
 
 def region_of_host(host: str) -> str | None:
     """The region named in an SES SMTP host name, or None."""
-    match = _HOST.fullmatch(host.rstrip("."))
+    match = SES_HOST.fullmatch(host.rstrip("."))
     return match["region"].lower() if match else None
