@@ -7,18 +7,18 @@ mail and reads the queue and the log. It needs root, because Exim does.
 
 import contextlib
 import os
-import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from sesguard.sandbox.private_exim import PrivateExim, Upstream
+from sesguard.system.sockets import answers
 
 EXIM = next((p for p in ("/usr/sbin/exim4", "/usr/sbin/exim") if Path(p).exists()), None)
 
@@ -26,168 +26,21 @@ needs_exim = pytest.mark.skipif(
     EXIM is None or os.geteuid() != 0, reason="left out: Exim and root are needed"
 )
 
-MAIN = """\
-primary_hostname = host.example.org
-spool_directory = {spool}
-log_file_path = {log}/%slog
-pid_file_path = {spool}/exim.pid
-exim_user = {user}
-exim_group = {group}
-never_users = nobody
-local_interfaces = 127.0.0.1
-daemon_smtp_ports = {port}
-domainlist local_domains = host.example.org
-acl_smtp_rcpt = acl_rcpt
-log_selector = +smtp_confirmation +tls_certificate_verified +tls_cipher
-timeout_frozen_after = 7d
-queue_run_max = 5
-smtp_accept_max = 0
-remote_max_parallel = 2
-keep_environment =
-rfc1413_query_timeout = 0s
-host_lookup =
-smtp_enforce_sync = false
-"""
 
-BODY = """\
-begin acl
-acl_rcpt:
-  accept hosts = 127.0.0.1
+class EximRig(PrivateExim):
+    """A private Exim with what tests do to it; the monolithic layout."""
 
-begin routers
-{router_name}:
-  driver = manualroute
-  domains = ! +local_domains
-  transport = ses_smtp
-  route_list = "* {host}::{ses_port} byname"
-  host_find_failed = defer
-  self = send
-  no_more
-drop_local:
-  driver = redirect
-  data = :blackhole:
+    layout = "monolithic"
 
-begin transports
-ses_smtp:
-  driver = smtp
-  port = {ses_port}
-  {auth_hosts} = *
-  hosts_require_tls = *
-  tls_verify_certificates = {ca}
-  tls_verify_hosts = *
-  connect_timeout = 5s
-  command_timeout = 10s
-  data_timeout = 10s
-  final_timeout = 20s
-
-begin retry
-* * F,2h,1s
-
-begin authenticators
-"""
-
-CLIENT_SEND = {
-    "plain": "{name}:\n  driver = plaintext\n  public_name = PLAIN\n  client_send = ^{u}^{p}\n",
-    "hidden": (
-        '{name}:\n  driver = plaintext\n  public_name = PLAIN\n  hide client_send = "^{u}^{p}"\n'
-    ),
-    "login": (
-        "{name}:\n  driver = plaintext\n  public_name = LOGIN\n  client_send = : {u} : {p}\n"
-    ),
-    "login-separator": (
-        "{name}:\n  driver = plaintext\n  public_name = LOGIN\n  client_send = <; ; {u} ; {p}\n"
-    ),
-    "continued": (
-        "{name}:\n  driver = plaintext\n  public_name = LOGIN\n"
-        "  client_send = : {u} \\\n    : {p}\n"
-    ),
-    "unindented": ("{name}:\ndriver = plaintext\npublic_name = LOGIN\nclient_send = ^{u}^{p}\n"),
-}
-"""Every form of client_send that is found on real hosts."""
-
-
-@dataclass(slots=True)
-class EximRig:
-    """One private Exim installation below `directory`."""
-
-    directory: Path
-    ses_port: int
-    ca_file: Path
-    username: str
-    password: str
-    form: str = "plain"
-    layout: str = "monolithic"
-    host: str = "localhost"
-    auth_hosts: str = "hosts_try_auth"
-    port: int = field(default_factory=lambda: free_port())  # noqa: PLW0108 - defined below
-    _daemon: subprocess.Popen[bytes] | None = None
-
-    @property
-    def config(self) -> Path:
-        """The file that Exim reads."""
-        return self.directory / "exim.conf"
-
-    @property
-    def log(self) -> Path:
-        """Exim's main log."""
-        return self.directory / "log" / "mainlog"
-
-    @property
-    def pid_file(self) -> Path:
-        """The daemon's pid file."""
-        return self.directory / "spool" / "exim.pid"
+    def __init__(self, directory: Path, upstream: Upstream, form: str = "login") -> None:
+        super().__init__(directory, upstream, form)
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self.upstream = upstream
 
     def prepare(self) -> "EximRig":
-        """Make directories and the configuration with the plaintext in it."""
-        user = exim_user()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.directory.chmod(0o755)
-        for name in ("spool", "log"):
-            path = self.directory / name
-            path.mkdir(exist_ok=True)
-            os.chown(path, user.pw_uid, user.pw_gid)
-        self.config.write_text(self.main_text() + self.body_text() + self.authenticator_text())
-        os.chown(self.config, 0, user.pw_gid)
-        self.config.chmod(0o640)
+        """Write the configuration with the plaintext in it."""
+        self.write()
         return self
-
-    def main_text(self) -> str:
-        """The main section."""
-        user = exim_user()
-        return MAIN.format(
-            spool=self.directory / "spool",
-            log=self.directory / "log",
-            user=user.pw_uid,
-            group=user.pw_gid,
-            port=self.port,
-        )
-
-    def body_text(self) -> str:
-        """ACLs, routers, transports and retry rules."""
-        return BODY.format(
-            router_name="ses_smarthost",
-            host=self.host,
-            ses_port=self.ses_port,
-            ca=self.ca_file,
-            auth_hosts=self.auth_hosts,
-        )
-
-    def authenticator_text(self) -> str:
-        """The authenticator with the credential."""
-        return CLIENT_SEND[self.form].format(name="ses_login", u=self.username, p=self.password)
-
-    def run(self, *arguments: str, stdin: str = "", user: str | None = None) -> str:
-        """Run Exim and give all that it prints."""
-        assert EXIM is not None
-        completed = subprocess.run(
-            [EXIM, "-C", str(self.config), *arguments],
-            input=stdin.encode(),
-            capture_output=True,
-            timeout=120,
-            user=user,
-            check=False,
-        )
-        return (completed.stdout + completed.stderr).decode(errors="replace")
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
@@ -199,7 +52,7 @@ class EximRig:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_for(lambda: _answers(self.port), "Exim did not start")
+        wait_for(lambda: answers(self.port), "Exim did not start")
 
     def stop(self) -> None:
         """End the daemon and what it started."""
@@ -211,26 +64,12 @@ class EximRig:
 
     def inject(self, sender: str, recipient: str, subject: str = "test") -> None:
         """Put one mail into the queue and try to deliver it, in the foreground."""
-        self.run(
-            "-odf", "-oi", "-f", sender, recipient,
-            stdin=f"From: {sender}\nTo: {recipient}\nSubject: {subject}\n\nhello\n",
-        )  # fmt: skip
+        mail = f"From: {sender}\nTo: {recipient}\nSubject: {subject}\n\nhello\n"
+        self.run("-odf", "-oi", "-f", sender, recipient, stdin=mail.encode())
 
     def run_queue(self, *, force: bool = False) -> None:
         """Try every mail in the queue once."""
         self.run("-qff" if force else "-q")
-
-    def queue_size(self) -> int:
-        """How many mails wait."""
-        return int(self.run("-bpc").strip().splitlines()[-1])
-
-    def log_text(self) -> str:
-        """The main log so far."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-    def bounced(self) -> int:
-        """How many deliveries failed for good."""
-        return len(re.findall(r"^\S+ \S+ (?:\[\d+\] )?\S+ \*\* ", self.log_text(), re.MULTILINE))
 
     def state(self) -> dict[str, tuple[bytes, int, int, int]]:
         """Bytes, owner and mode of every configuration file."""
@@ -272,8 +111,7 @@ class DebianEximRig(EximRig):
 
     def prepare(self) -> "DebianEximRig":
         """Copy the distribution's files, point them at private directories, add the credential."""
-        EximRig.prepare(self)
-        user = exim_user()
+        self.write()
         etc = self.debian_directory
         shutil.copytree("/etc/exim4", etc, dirs_exist_ok=True)
         for path in etc.rglob("*"):
@@ -287,7 +125,7 @@ class DebianEximRig(EximRig):
             "dc_relay_domains=''\n"
             "dc_minimaldns='false'\n"
             "dc_relay_nets=''\n"
-            f"dc_smarthost='{self.host}::{self.ses_port}'\n"
+            f"dc_smarthost='{self.upstream.host}::{self.upstream.port}'\n"
             "CFILEMODE='644'\n"
             f"dc_use_split_config='{str(self.split).lower()}'\n"
             "dc_hide_mailname=''\n"
@@ -295,8 +133,11 @@ class DebianEximRig(EximRig):
             "dc_localdelivery='mail_spool'\n"
         )
         passwd = etc / "passwd.client"
-        passwd.write_text(f"# SES\n{self.host}:{self.username}:{self.password}\n")
-        os.chown(passwd, 0, user.pw_gid)
+        upstream = self.upstream
+        passwd.write_text(
+            f"# SES\n{upstream.host}:{upstream.username}:{upstream.password.reveal()}\n"
+        )
+        os.chown(passwd, 0, self.user.gid)
         passwd.chmod(0o640)
         subprocess.run(self.rebuild_command, check=True, capture_output=True)
         return self
@@ -318,7 +159,7 @@ class DebianEximRig(EximRig):
             text = text.replace(
                 "SPOOLDIR = /var/spool/exim4",
                 f"SPOOLDIR = {self.directory / 'spool'}\n{extra}"
-                f"REMOTE_SMTP_SMARTHOST_TLS_VERIFY_CERTIFICATES = {self.ca_file}\n",
+                f"REMOTE_SMTP_SMARTHOST_TLS_VERIFY_CERTIFICATES = {self.upstream.ca_file}\n",
             )
         path.write_text(text, errors="surrogateescape")
 
@@ -389,7 +230,7 @@ class CpanelEximRig(EximRig):
 
     def prepare(self) -> "CpanelEximRig":
         """Split the monolithic configuration into template and local file, and build."""
-        EximRig.prepare(self)
+        self.write()
         body = self.body_text()
         router = re.search(r"ses_smarthost:\n(?:  .*\n)+", body)
         transport = re.search(r"ses_smtp:\n(?:  .*\n)+", body)
@@ -425,39 +266,13 @@ RIGS: dict[str, type[EximRig]] = {
 }
 
 
-def exim_user() -> pwd.struct_passwd:
-    """The user that the installed Exim runs as."""
-    assert EXIM is not None
-    output = subprocess.run(
-        [EXIM, "-bP", "exim_user"], capture_output=True, check=True, text=True
-    ).stdout
-    return pwd.getpwnam(output.rpartition("= ")[2].strip())
-
-
-def free_port() -> int:
-    """A port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for(condition: object, problem: str, timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], problem: str, timeout_s: float = 20.0) -> None:
     """Poll `condition` until it is true."""
-    assert callable(condition)
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(problem)
         time.sleep(0.05)
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager

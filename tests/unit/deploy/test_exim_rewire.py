@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rigs.exim import BODY, CLIENT_SEND
 from sesguard.deploy.exim.rewire import AUTHENTICATOR, Rewired, Wiring, rewire
 from sesguard.deploy.exim.syntax import blocks
 from sesguard.errors import DeployError
+from sesguard.sandbox.private_exim import BODY, CLIENT_SEND
 
 USER = "AKIAIOSFODNN7EXAMPLE"
 PASSWORD = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9"
@@ -44,12 +44,12 @@ def one(text: str, wiring: Wiring = WIRING) -> Rewired:
 
 def authenticator(form: str) -> str:
     """An authenticator with the credential in one of its forms."""
-    return CLIENT_SEND[form].format(name="ses_login", u=USER, p=PASSWORD)
+    return CLIENT_SEND[form].format(user=USER, password=PASSWORD)
 
 
 @pytest.mark.parametrize("form", sorted(CLIENT_SEND))
 def test_every_form_of_client_send_is_replaced(form: str) -> None:
-    """The credential is gone, one authenticator asks the daemon, and the transport requires AUTH."""
+    """The credential is gone, one authenticator asks the daemon, the transport requires AUTH."""
     rewired = one(ROUTE + authenticator(form))
     text = rewired.texts[CONF]
 
@@ -143,8 +143,10 @@ def test_private_host_and_ca_are_taken_from_the_settings() -> None:
     [
         "route_data = email-smtp.us-east-1.amazonaws.com",
         'route_list = "* email-smtp.us-east-1.amazonaws.com::2587"',
-        "route_list = *.example.org email-smtp.eu-west-1.amazonaws.com byname ; "
-        "* email-smtp.us-east-1.amazonaws.com::587 byname",
+        (
+            "route_list = *.example.org email-smtp.eu-west-1.amazonaws.com byname ; "
+            "* email-smtp.us-east-1.amazonaws.com::587 byname"
+        ),
         "route_list = * SMARTHOST",
         "route_list = * vpce-0a1-b2.email-smtp.us-east-1.vpce.amazonaws.com",
         "route_list = \\\n    * \\\n    email-smtp.us-east-1.amazonaws.com::587",
@@ -249,10 +251,8 @@ def test_any_surroundings_are_kept(junk: list[str], form: str, digest: bytes) ->
     """Whatever stands around: the credential goes, a second time changes nothing, junk stays."""
     password = base64.b64encode(b"\x04" + digest).decode()
     wiring = Wiring(Path("/run/s"), Path("/run/s/e"), None, frozenset({"localhost"}))
-    body = BODY.format(
-        router_name="r", host="localhost", ses_port=587, ca="/ca.pem", auth_hosts="hosts_try_auth"
-    )
-    block = CLIENT_SEND[form].format(name="ses", u=USER, p=password)
+    body = BODY.format(host="localhost", ses_port=587, ca_file="/ca.pem")
+    block = CLIENT_SEND[form].format(user=USER, password=password)
     parts = body.split("\n\n")
     text = "\n\n".join(part + "\n" + extra for part, extra in zip(parts, junk, strict=False))
     text += "\n" + block + junk[-1]

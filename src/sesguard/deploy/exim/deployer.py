@@ -26,10 +26,8 @@ from typing import Any, Final
 
 from sesguard.config.schema import CredentialSettings, Settings
 from sesguard.core.credential import Credential
-from sesguard.core.encodings import encoded_forms
 from sesguard.core.message import Message, message
 from sesguard.core.plaintext.detect import find_credentials
-from sesguard.core.plaintext.redact import redact
 from sesguard.core.secret import Secret
 from sesguard.deploy.exim.layout import EximLayout, Group, read_layout
 from sesguard.deploy.exim.program import EximProgram, find_exim
@@ -43,6 +41,7 @@ from sesguard.deploy.exim.steps import (
     SendCanary,
 )
 from sesguard.deploy.interface import Check, CredentialReader, Plan, Target, TargetState
+from sesguard.deploy.known import KnownSecrets
 from sesguard.deploy.steps import CheckNoPlaintext, Rebuild, ReplaceFile
 from sesguard.errors import DeployError, Error, SettingsError
 from sesguard.system.files import FileState, read_file
@@ -204,9 +203,10 @@ class EximDeployer:
                 path=group.files[0],
                 hosts=", ".join(sorted(self._wiring().hosts)) or "SES",
             )
+        known = self._known()
         found: list[tuple[ReplaceFile, FileState]] = []
         for path, state in states.items():
-            new = self._redacted(_encode(rewired.texts[path]))
+            new = known.redacted(_encode(rewired.texts[path]))
             self._require_known(path, new)
             if new != state.content:
                 found.append((ReplaceFile.of(path, state, new, "edit"), state))
@@ -225,6 +225,7 @@ class EximDeployer:
     def _wipes(self, layout: EximLayout, edited: set[str]) -> list[tuple[ReplaceFile, FileState]]:
         """Every other file with a copy. What a rebuild makes is not among them."""
         skip = edited | ({str(layout.config)} if layout.rebuild else set())
+        known = self._known()
         found: list[tuple[ReplaceFile, FileState]] = []
         for path in walk_files(layout.places):
             if str(path) in skip or str(path) in {str(step.path) for step, _ in found}:
@@ -232,25 +233,12 @@ class EximDeployer:
             state = read_file(path)
             content = state.content
             if path in layout.credential_files:
-                content = self._without_credential_lines(content)
+                content = known.without_lines(content)
                 self._require_known(path, content)
-            new = self._redacted(content)
+            new = known.redacted(content)
             if new != state.content:
                 found.append((ReplaceFile.of(path, state, new, "wipe"), state))
         return found
-
-    def _without_credential_lines(self, content: bytes) -> bytes:
-        raw = [secret.reveal().encode() for secret, _ in self._secrets()]
-        return b"".join(
-            line
-            for line in content.splitlines(keepends=True)
-            if not any(value in line for value in raw)
-        )
-
-    def _redacted(self, content: bytes) -> bytes:
-        for secret, username in self._secrets():
-            content, _count = redact(content, [secret], username)
-        return content
 
     def _require_known(self, path: Path, content: bytes) -> None:
         """Refuse to take out a credential that the vault does not hold: mail would stop."""
@@ -263,21 +251,11 @@ class EximDeployer:
                 username=item.username,
             )
 
-    def _secrets(self) -> list[tuple[Secret, str]]:
-        """Every password of every version of every credential, with its user."""
-        return [
-            (password, version.username)
-            for credential in self._credentials().values()
-            for version in credential.versions
-            for password in version.passwords.values()
-        ]
+    def _known(self) -> KnownSecrets:
+        return KnownSecrets(self._credentials())
 
     def _needles(self) -> Mapping[str, bytes]:
-        return {
-            f"{username} {form}": value
-            for secret, username in self._secrets()
-            for form, value in encoded_forms(secret, username).items()
-        }
+        return self._known().needles()
 
     def _expected_answer(self, credential_id: str) -> Secret:
         version = self._credential(credential_id).current()
@@ -341,9 +319,10 @@ class EximDeployer:
 
     def _diff(self, steps: Sequence[ReplaceFile], originals: Mapping[str, bytes]) -> str:
         """One line of context; secrets and the values of hidden options are masked."""
+        known = self._known()
         lines: list[str] = []
         for step in steps:
-            old = self._redacted(originals[step.path])
+            old = known.redacted(originals[step.path])
             lines += difflib.unified_diff(
                 _decode(old).splitlines(keepends=True),
                 _decode(step.new_content).splitlines(keepends=True),

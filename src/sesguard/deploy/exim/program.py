@@ -183,8 +183,14 @@ def _rejected(config: Path, text: str) -> DeployError:
         "Exim refuses the new configuration: {reason}",
         hint="correct the configuration by hand, or report this with the masked plan",
         config=config,
-        reason=_first_line(text),
+        reason=_configuration_error(text),
     )
+
+
+def _configuration_error(text: str) -> str:
+    """``in line N of FILE: what``, from the lines that Exim prints with time stamps."""
+    match = re.search(r"configuration error(?P<where>[^\n]*):\s*(?P<what>[^\n]*)", text)
+    return f"{match['what']}{match['where']}"[:300] if match else _first_line(text)
 
 
 def _first_line(text: str) -> str:

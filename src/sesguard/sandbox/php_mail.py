@@ -1,0 +1,105 @@
+"""
+Mail from a PHP application: a script with PHPMailer, run by the PHP command line.
+
+The application knows the local MTA and no SES credential. Where PHP or PHPMailer is missing,
+`php_available` says so and the caller sends the same mails with Python's smtplib.
+"""
+
+import json
+import smtplib
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Final
+
+from sesguard.errors import SandboxError
+from sesguard.system.files import find_program, write_atomic
+from sesguard.system.processes import run_program
+
+_PHPMAILER: Final = (
+    Path("/usr/share/php/libphp-phpmailer/src"),
+    Path("/usr/share/php/PHPMailer/src"),
+    Path("/usr/share/php/PHPMailer6/src"),
+    Path("/usr/share/php/PHPMailer"),
+)
+_TIMEOUT_S: Final = 300.0
+
+_SCRIPT: Final = """\
+<?php
+use PHPMailer\\PHPMailer\\PHPMailer;
+foreach (['Exception', 'SMTP', 'PHPMailer'] as $class) { require $argv[1] . "/$class.php"; }
+[$port, $sender, $domain, $first, $count] = array_slice($argv, 2);
+$mail = new PHPMailer(true);
+$mail->isSMTP();
+$mail->Host = '127.0.0.1';
+$mail->Port = (int) $port;
+$mail->SMTPAuth = false;
+$mail->SMTPAutoTLS = false;
+$mail->SMTPKeepAlive = true;
+$mail->setFrom($sender);
+$sent = 0;
+for ($number = (int) $first; $number < $first + $count; $number++) {
+    $mail->clearAddresses();
+    $mail->addAddress("customer$number@$domain");
+    $mail->Subject = "Order $number";
+    $mail->Body = "Thank you for order $number.\\n";
+    $sent += $mail->send() ? 1 : 0;
+}
+$mail->smtpClose();
+echo json_encode(['sent' => $sent]), "\\n";
+"""
+
+
+def php_available() -> bool:
+    """Whether PHP and PHPMailer are installed."""
+    return find_program("php") is not None and _phpmailer() is not None
+
+
+def send_by_php(
+    directory: Path, port: int, *, sender: str, domain: str, count: int, first: int = 1
+) -> int:
+    """
+    Send `count` mails, numbered from `first`, through the MTA on `port`.
+
+    Args:
+        directory: Where the script is written.
+        port: The MTA's port on the loopback.
+        sender: From address.
+        domain: Domain of the recipients ``customerN``.
+        count: How many.
+        first: Number of the first one.
+
+    Returns:
+        How many the MTA accepted.
+
+    Raises:
+        SandboxError: PHP failed.
+    """
+    php, library = find_program("php"), _phpmailer()
+    if php is None or library is None:
+        raise SandboxError("PHP or PHPMailer is not installed")
+    script = directory / "shop.php"
+    write_atomic(script, _SCRIPT.encode(), mode=0o644)
+    numbers = (port, sender, domain, first, count)
+    completed = run_program((php, script, library, *map(str, numbers)), timeout_s=_TIMEOUT_S)
+    if not completed.ok:
+        raise SandboxError(
+            "the PHP application failed: {reason}",
+            reason=(completed.output + completed.errors).strip()[:300],
+        )
+    return int(json.loads(completed.output.strip().splitlines()[-1])["sent"])
+
+
+def send_by_python(port: int, *, sender: str, domain: str, count: int, first: int = 1) -> int:
+    """The same mails without PHP; see `send_by_php`."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
+        for number in range(first, first + count):
+            mail = EmailMessage()
+            mail["From"], mail["To"] = sender, f"customer{number}@{domain}"
+            mail["Subject"] = f"Order {number}"
+            mail.set_content(f"Thank you for order {number}.\n")
+            client.send_message(mail)
+    return count
+
+
+def _phpmailer() -> Path | None:
+    return next((path for path in _PHPMAILER if (path / "PHPMailer.php").exists()), None)
