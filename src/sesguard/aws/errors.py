@@ -1,0 +1,120 @@
+"""
+What botocore raises, as our errors.
+
+    AwsDenied      the caller may not, or its key is not valid (or there is none)
+    AwsThrottled   fewer calls, please
+    AwsTransient   no connection, a time-out, a fault on the AWS side or an answer that cannot be
+                   read: the call may have taken effect
+    AwsMissing     there is no such thing (an AwsPermanent)
+    AwsPermanent   everything else: the same call gets the same answer
+
+The parameters of the error are `operation`, `code` (AWS's own, or botocore's class) and `reason`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from botocore.exceptions import (  # noqa: TID251 - this package is the place for it
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's, and only here
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.parsers import ResponseParserError  # noqa: TID251
+
+from sesguard.errors import AwsDenied, AwsError, AwsPermanent, AwsThrottled, AwsTransient
+
+
+class AwsMissing(AwsPermanent):
+    """What the call names does not exist."""
+
+
+_CLASS_OF_CODE: Final[dict[str, type[AwsError]]] = {
+    "AccessDenied": AwsDenied,
+    "AccessDeniedException": AwsDenied,
+    "AuthFailure": AwsDenied,
+    "ExpiredToken": AwsDenied,
+    "ExpiredTokenException": AwsDenied,
+    "InvalidClientTokenId": AwsDenied,
+    "OptInRequired": AwsDenied,
+    "SignatureDoesNotMatch": AwsDenied,
+    "UnauthorizedOperation": AwsDenied,
+    "UnrecognizedClientException": AwsDenied,
+    "LimitExceededException": AwsThrottled,
+    "PriorRequestNotComplete": AwsThrottled,
+    "RequestLimitExceeded": AwsThrottled,
+    "SlowDown": AwsThrottled,
+    "Throttling": AwsThrottled,
+    "ThrottlingException": AwsThrottled,
+    "TooManyRequestsException": AwsThrottled,
+    "ConcurrentModification": AwsTransient,
+    "EntityTemporarilyUnmodifiable": AwsTransient,
+    "InternalFailure": AwsTransient,
+    "RequestTimeout": AwsTransient,
+    "ServiceFailure": AwsTransient,
+    "ServiceUnavailable": AwsTransient,
+    "NoSuchEntity": AwsMissing,
+    "NotFoundException": AwsMissing,
+    "ResourceNotFoundException": AwsMissing,
+}
+_NO_IDENTITY: Final = (NoCredentialsError, PartialCredentialsError)
+_NO_ANSWER: Final = (ConnectionError, HTTPClientError, ResponseParserError)
+
+
+@contextmanager
+def aws_errors(operation: str) -> Iterator[None]:
+    """
+    Turn what botocore raises inside the block into our errors.
+
+    Args:
+        operation: Name of the call, such as ``iam:CreateAccessKey``, for the message.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise _from_answer(operation, error) from error
+    except (BotoCoreError, ResponseParserError) as error:
+        raise _without_answer(operation, error) from error
+
+
+def _from_answer(operation: str, error: ClientError) -> AwsError:
+    answer = error.response.get("Error", {})
+    code = str(answer.get("Code", "Unknown"))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    fallback = AwsTransient if status >= 500 else AwsPermanent
+    return _CLASS_OF_CODE.get(code, fallback)(
+        "AWS refused {operation}: {reason} ({code})",
+        operation=operation,
+        code=code,
+        reason=str(answer.get("Message", "")).rstrip(".") or "no reason given",
+    )
+
+
+def _without_answer(operation: str, error: BotoCoreError | ResponseParserError) -> AwsError:
+    code = type(error).__name__
+    if isinstance(error, _NO_IDENTITY):
+        return AwsDenied(
+            "no AWS credentials for {operation}",
+            hint="give this host an instance role, or set AWS_PROFILE",
+            operation=operation,
+            code=code,
+        )
+    if isinstance(error, ProfileNotFound | NoRegionError):
+        return AwsPermanent("{reason}", operation=operation, code=code, reason=_plain(error))
+    kind = AwsTransient if isinstance(error, _NO_ANSWER) else AwsPermanent
+    return kind(
+        "AWS did not answer {operation}: {reason}",
+        operation=operation,
+        code=code,
+        reason=_plain(error),
+    )
+
+
+def _plain(error: Exception) -> str:
+    """The first line only: botocore appends whole answers to some of its messages."""
+    return str(error).partition("\n")[0].rstrip(".")

@@ -1,0 +1,134 @@
+"""
+What moto knows, as our own records: the only module that looks into moto's objects.
+
+moto keeps everything in process-wide dictionaries that its HTTP handlers change from other threads,
+so every function here copies what it iterates over. moto compares nothing and checks nothing: an
+identity in it counts as verified as soon as it exists.
+
+Known fault: one account (`ACCOUNT_ID`); keys and policies of an assumed role are not seen.
+"""
+
+from dataclasses import dataclass
+
+from moto.core.base_backend import BackendDict
+from moto.core.model_instances import reset_model_data
+from moto.iam.models import IAMBackend, ManagedPolicy, iam_backends
+from moto.ses.models import ConfigurationSet, SESBackend, ses_backends
+
+from sesguard.core.secret import Secret
+from sesguard.sandbox.model import ACCOUNT_ID
+
+
+@dataclass(frozen=True, slots=True)
+class MotoKey:
+    """An access key as IAM has it at this moment."""
+
+    access_key_id: str
+    secret_key: Secret
+    active: bool
+    user_name: str
+    user_arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDocument:
+    """A policy that applies to a user."""
+
+    name: str
+    document: str
+    """JSON text, as it was given to IAM."""
+
+
+def list_access_keys() -> list[MotoKey]:
+    """Every access key of every IAM user."""
+    return [
+        MotoKey(
+            key.access_key_id,
+            Secret(key.secret_access_key),
+            key.status == "Active",
+            user.name,
+            user.arn,
+        )
+        for user in list(_iam().users.values())
+        for key in list(user.access_keys)
+    ]
+
+
+def list_policies(user_name: str) -> list[PolicyDocument]:
+    """The inline, attached and group policies of a user; none when the user is gone."""
+    user = _iam().users.get(user_name)
+    if user is None:
+        return []
+    groups = [group for group in list(_iam().groups.values()) if user in group.users]
+    found = _policies(user.policies, user.managed_policies)
+    for group in groups:
+        found += _policies(group.policies, group.managed_policies)
+    return found
+
+
+def list_identities(region: str) -> frozenset[str]:
+    """Every email address and domain that is an identity in `region`."""
+    return frozenset(_ses(region).email_identities)
+
+
+def default_configuration_set(region: str, identity: str) -> str | None:
+    """The configuration set that mail from `identity` uses when it names none."""
+    found = _ses(region).email_identities.get(identity)
+    return found.configuration_set_name if found is not None else None
+
+
+def set_default_configuration_set(region: str, identity: str, name: str | None) -> bool:
+    """Choose that set, or none. False when there is no such identity."""
+    found = _ses(region).email_identities.get(identity)
+    if found is None:
+        return False
+    found.configuration_set_name = name
+    return True
+
+
+def configuration_set_sending(region: str, name: str) -> bool | None:
+    """Whether a configuration set may send; None when there is no such set."""
+    found = _configuration_set(region, name)
+    if found is None:
+        return None
+    # moto stores nothing (the default: may send), the SendingOptions of v2, or what we store.
+    enabled: object = found.enabled
+    return bool(enabled.get("SendingEnabled", True)) if isinstance(enabled, dict) else bool(enabled)
+
+
+def set_configuration_set_sending(region: str, name: str, enabled: bool) -> bool:
+    """Pause or resume a configuration set. False when there is no such set."""
+    found = _configuration_set(region, name)
+    if found is None:
+        return False
+    found.enabled = enabled  # type: ignore[assignment]
+    return True
+
+
+def reset() -> None:
+    """Forget everything in every AWS service."""
+    BackendDict.reset()
+    reset_model_data()
+
+
+def _iam() -> IAMBackend:
+    return iam_backends[ACCOUNT_ID]["aws"]
+
+
+def _ses(region: str) -> SESBackend:
+    return ses_backends[ACCOUNT_ID][region]
+
+
+def _configuration_set(region: str, name: str) -> ConfigurationSet | None:
+    return _ses(region).config_sets.get(name)
+
+
+def _policies(inline: dict[str, str], attached: dict[str, ManagedPolicy]) -> list[PolicyDocument]:
+    found = [PolicyDocument(name, text) for name, text in dict(inline).items()]
+    found += [
+        PolicyDocument(policy.name, version.document)
+        for policy in list(attached.values())
+        for version in policy.versions
+        if version.version_id == policy.default_version_id
+    ]
+    return found

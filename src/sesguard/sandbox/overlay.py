@@ -1,0 +1,101 @@
+"""
+The WSGI application on the AWS endpoint: our answers first, moto behind them.
+
+A request goes to the control interface when its path begins with ``/_sesguard/``. Otherwise it is
+an AWS call: refused when its access key is one of ours and does not work (any more), answered by us
+where moto lacks the operation, and else by moto. Every call that can be read is recorded in the
+trail; after an IAM call the record of access keys is brought up to date, before the caller hears
+the answer.
+
+A Host header that is not loopback is refused with 403, so that a web page whose name was pointed at
+127.0.0.1 (DNS rebinding) reaches nothing.
+
+Known fault: a policy never limits an API call; moto's own switch for that ignores conditions.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from werkzeug.wrappers import Response
+
+from sesguard.sandbox.answers import ses_answer
+from sesguard.sandbox.calls import Answer, ApiCall, Protocol, error_answer, read_call
+from sesguard.sandbox.control import Control
+from sesguard.sandbox.model import CONTROL_PREFIX
+from sesguard.sandbox.state import SandboxState
+
+WsgiApplication = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+_ERROR_CODE: Final = re.compile(rb'<Code>([\w.]+)</Code>|"__type": ?"(?:[^"]*#)?([\w.]+)"')
+
+
+class Overlay:
+    """Wraps moto."""
+
+    def __init__(self, state: SandboxState, moto: WsgiApplication) -> None:
+        self._state = state
+        self._moto = moto
+        self._control = Control(state)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        return self._respond(environ)(environ, start_response)
+
+    def _respond(self, environ: dict[str, Any]) -> Response:
+        if not is_loopback_host(environ.get("HTTP_HOST", "")):
+            return Response("the Host header must be a loopback name or address\n", 403)
+        if environ["PATH_INFO"].startswith(CONTROL_PREFIX):
+            return self._control.respond(environ)
+        call = read_call(environ)
+        if call is None:
+            return Response.from_app(self._moto, environ, buffered=True)
+        principal = self._state.accounts.find_principal(call.access_key_id)
+        ours = self._answer(call)
+        if ours is not None:
+            response = Response(
+                ours.body, ours.status, dict(ours.headers), content_type=ours.content_type
+            )
+        else:
+            response = Response.from_app(self._moto, environ, buffered=True)
+        if call.service == "iam":
+            self._state.accounts.observe()
+        self._state.trail.record(call, principal, _error_code(response))
+        return response
+
+    def _answer(self, call: ApiCall) -> Answer | None:
+        if self._state.accounts.key_works(call.access_key_id) is False:
+            return _invalid_key(call)
+        if (call.service, call.operation) == ("cloudtrail", "LookupEvents"):
+            return self._state.trail.lookup(call)
+        return ses_answer(call, self._state)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a Host header names this machine: localhost, 127.0.0.0/8 or ::1."""
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _invalid_key(call: ApiCall) -> Answer:
+    message = "The security token included in the request is invalid."
+    if call.service == "ec2":
+        return error_answer(call, 401, "AuthFailure", message)
+    if call.protocol is Protocol.QUERY:
+        return error_answer(call, 403, "InvalidClientTokenId", message)
+    return error_answer(call, 403, "UnrecognizedClientException", message)
+
+
+def _error_code(response: Response) -> str | None:
+    if response.status_code < 400:
+        return None
+    found = _ERROR_CODE.search(response.data)
+    if found is not None:
+        return (found[1] or found[2]).decode()
+    return response.headers.get("x-amzn-ErrorType", f"HTTP{response.status_code}").partition(":")[0]
