@@ -1,0 +1,343 @@
+"""
+``target apply / verify / undo`` on real Exims in every layout.
+
+G6: every change is planned, journaled before it is made, verified, and undone to the byte. G4 and
+G7: mail is never lost, wherever the command dies.
+"""
+
+import contextlib
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rigs.crash import count_points, killed_at
+from rigs.exim import RIGS, DebianEximRig, needs_exim
+from rigs.host import SENDER, MailHost, ignore
+from sesguard.core.encodings import encoded_forms
+from sesguard.deploy.interface import TargetState
+from sesguard.deploy.steps import ReplaceFile
+from sesguard.errors import DeployError, Error, RolledBack
+from sesguard.sandbox.private_exim import CLIENT_SEND
+from sesguard.system.search import search_files
+from sesguard.workflow.engine import StepReport
+
+pytestmark = [pytest.mark.real, needs_exim]
+
+NewHost = Callable[..., MailHost]
+
+BACKUPS = {"exim.conf.bak-2024": 0o644, "exim.conf~": 0o600}
+
+
+def add_backups(host: MailHost) -> None:
+    """Copies of the configuration as administrators and editors leave them."""
+    for name, mode in BACKUPS.items():
+        path = host.exim.config.with_name(name)
+        path.write_bytes(host.exim.config.read_bytes() + host.exim.authenticator_text().encode())
+        path.chmod(mode)
+
+
+def copies(host: MailHost) -> list[str]:
+    """Every file below the host's directory that holds the secret in any form."""
+    needles = encoded_forms(host.password, host.key.access_key_id)
+    return sorted({match.place for match in search_files([host.directory], needles)})
+
+
+def state_of(host: MailHost) -> TargetState:
+    """What ``target list`` says."""
+    return host.service().targets()[0].state
+
+
+@pytest.mark.parametrize("layout", sorted(RIGS))
+def test_apply_then_undo_is_identity(new_host: NewHost, layout: str) -> None:
+    """Each layout: applied and delivering, no copy left, twice is once, undone to the byte."""
+    host = new_host(layout=layout, extra_files=("shop.env",))
+    add_backups(host)
+    host.exim.start()
+    before = host.exim.state()
+    dotenv = host.extra_files[0].read_bytes()
+    assert TargetState.PLAINTEXT is state_of(host)
+    assert len(copies(host)) >= 4
+
+    with host.daemon():
+        assert host.apply()
+        applied = host.exim.state()
+        assert not host.apply()
+        host.exim.inject(SENDER, "b@example.net")
+        checks = host.service().verify("exim")
+
+        assert applied == host.exim.state()
+        assert TargetState.APPLIED is state_of(host)
+        assert [] == copies(host)
+        assert all(check.ok for check in checks), [str(check.message) for check in checks]
+        assert ["b@example.net"] == host.delivered()
+        assert "A=sesguard_plain" in host.exim.log_text()
+
+        assert host.undo()
+
+    assert before == host.exim.state()
+    assert dotenv == host.extra_files[0].read_bytes()
+    assert TargetState.PLAINTEXT is state_of(host)
+    host.exim.inject(SENDER, "c@example.net")
+    assert ["b@example.net", "c@example.net"] == host.delivered()
+    assert not host.undo()
+
+
+@pytest.mark.parametrize("form", sorted(CLIENT_SEND))
+def test_every_form_of_client_send_is_applied_for_real(new_host: NewHost, form: str) -> None:
+    """Each form of the credential in Exim's configuration works before, after, and after undo."""
+    host = new_host(form=form, canary=False)
+    before = host.exim.state()
+    host.exim.inject(SENDER, "a@example.net")
+    with host.daemon():
+        host.apply()
+        host.exim.inject(SENDER, "b@example.net")
+        host.undo()
+    host.exim.inject(SENDER, "c@example.net")
+
+    assert ["a@example.net", "b@example.net", "c@example.net"] == host.delivered()
+    assert before == host.exim.state()
+
+
+def test_daemon_keeps_its_pid_and_reads_the_new_configuration(new_host: NewHost) -> None:
+    """The running Exim is told by SIGHUP, survives, and delivers with the new configuration."""
+    host = new_host()
+    host.exim.start()
+    pid = host.exim.pid_file.read_text()
+    with host.daemon():
+        host.apply()
+
+        assert pid == host.exim.pid_file.read_text()
+        assert "re-exec daemon" in host.exim.log_text()
+
+
+def test_plan_changes_nothing_and_masks_secrets(new_host: NewHost) -> None:
+    """The plan shows steps and a diff without any form of a secret, and touches nothing."""
+    host = new_host(extra_files=("shop.env",))
+    config = host.exim.config
+    config.write_text(
+        config.read_text()
+        .replace("exim_user", "hide mysql_servers = localhost/db/u/hunter2\nexim_user", 1)
+        .replace("hide mysql_servers", "# hide mysql_servers")
+    )
+    before = host.exim.state()
+
+    plan = host.service().plan("exim")
+
+    assert before == host.exim.state()
+    assert "-  client_send = : AKIA" in plan.diff
+    assert "SESGUARD-REMOVED" in plan.diff
+    assert "+sesguard_plain:" in plan.diff
+    for form in encoded_forms(host.password, host.key.access_key_id).values():
+        assert form not in plan.diff.encode()
+        assert form not in repr([str(step.title()) for step in plan.steps]).encode()
+
+
+def test_failed_canary_puts_everything_back(new_host: NewHost) -> None:
+    """When SES refuses the test mail, every file is as before, the queue empty, exit code 3."""
+    host = new_host()
+    host.settings_path.write_text(
+        host.settings_path.read_text().replace("postmaster@example.com", "x@unverified.example")
+    )
+    before = host.exim.state()
+    with host.daemon(), pytest.raises(RolledBack, match="test mail") as caught:
+        host.apply()
+
+    assert 3 == caught.value.exit_code
+    assert before == host.exim.state()
+    assert 0 == host.exim.queue_size()
+    assert TargetState.PLAINTEXT is state_of(host)
+    host.exim.inject(SENDER, "b@example.net")
+    assert ["b@example.net"] == host.delivered()
+
+
+@pytest.mark.parametrize("layout", sorted(RIGS))
+def test_missing_daemon_stops_the_change_before_it_begins(new_host: NewHost, layout: str) -> None:
+    """Without sesguardd no file is touched."""
+    host = new_host(layout=layout)
+    before = host.exim.state()
+
+    with pytest.raises(RolledBack, match="does not answer"):
+        host.apply()
+
+    assert before == host.exim.state()
+
+
+@pytest.mark.parametrize("layout", sorted(RIGS))
+def test_configuration_that_exim_refuses_is_put_back(new_host: NewHost, layout: str) -> None:
+    """A candidate that Exim does not take (here: a second PLAIN client) is never left in place."""
+    host = new_host(layout=layout, form="login")
+    second = "other:\n  driver = plaintext\n  public_name = PLAIN\n  client_send = ^user^word\n"
+    exim = host.exim
+    if isinstance(exim, DebianEximRig):
+        name = "conf.d/auth/30_exim4-config_examples" if exim.split else "exim4.conf.template"
+        path = exim.debian_directory / name
+        text = path.read_text().replace(
+            "\nplain:\n", "\n" + second.replace("other", "o") + "\nx_:\n"
+        )
+    else:
+        path = getattr(exim, "local_file", exim.config)
+        text = path.read_text().replace("ses_login:", second + "\nses_login:")
+    path.write_text(text)
+    before = host.exim.state()
+
+    with host.daemon(), pytest.raises(RolledBack, match=r"refuses the new|failed"):
+        host.apply()
+
+    assert before == host.exim.state()
+
+
+def test_unknown_credential_is_refused(new_host: NewHost) -> None:
+    """A credential that the vault does not hold is not taken away: mail would stop."""
+    host = new_host()
+    config = host.exim.config
+    other = "B" + host.password.reveal()[1:][::-1].replace("=", "A")
+    config.write_text(config.read_text().replace(host.password.reveal(), "BA" + other[2:44]))
+
+    with pytest.raises(DeployError, match="is not in the vault") as caught:
+        host.service().plan("exim")
+
+    assert "credential import" in str(caught.value.hint)
+
+
+def test_file_changed_after_the_plan_is_not_overwritten(new_host: NewHost) -> None:
+    """A change between plan and act stops the run, and the foreign change stays."""
+    host = new_host(canary=False)
+    config = host.exim.config
+
+    def meddle(report: object) -> None:
+        if getattr(report, "number", 0) == 3:
+            config.write_text(config.read_text() + "# an administrator was here\n")
+
+    with host.daemon(), pytest.raises(RolledBack, match="changed after the plan"):
+        host.service().apply("exim", meddle)
+
+    assert "# an administrator was here" in config.read_text()
+    assert host.password.reveal() in config.read_text()
+
+
+def test_undo_refuses_to_lose_a_later_change(new_host: NewHost) -> None:
+    """An administrator's edit after apply stops undo, until it is forced."""
+    host = new_host(canary=False)
+    before = host.exim.state()
+    with host.daemon():
+        host.apply()
+        host.exim.config.write_text(host.exim.config.read_text() + "# later edit\n")
+
+        with pytest.raises(DeployError, match="was changed after"):
+            host.undo()
+        assert "# later edit" in host.exim.config.read_text()
+        host.service().undo("exim", ignore, force=True)
+
+    assert before == host.exim.state()
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_full_disk_at_any_step_loses_nothing(new_host: NewHost, number: int) -> None:
+    """From some step on nothing can be written: mail still flows, and the next call completes."""
+    host = new_host(canary=False)
+    add_backups(host)
+    before = host.exim.state()
+
+    def fill(report: StepReport) -> None:
+        if report.number == number:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    with host.daemon():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                host.service().apply("exim", fill)
+            except Error:
+                os._exit(4)
+            except BaseException:  # noqa: BLE001 - the child must not return into pytest
+                os._exit(70)
+            os._exit(0)
+        assert 4 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        host.exim.inject(SENDER, "b@example.net")
+        with contextlib.suppress(RolledBack):
+            host.apply()
+        host.apply()
+        host.exim.run_queue(force=True)
+
+        assert TargetState.APPLIED is state_of(host)
+        assert ["b@example.net"] == host.delivered()
+        host.undo()
+    assert before == host.exim.state()
+    assert 0 == host.exim.bounced()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("layout", ["monolithic", "debian"])
+def test_kill_at_every_point_of_apply_converges(new_host: NewHost, layout: str) -> None:
+    """Killed before each rename, commit and program: mail flows, the next call completes."""
+    host = new_host(layout=layout, canary=False)
+    add_backups(host)
+    before = host.exim.state()
+    number = 0
+    with host.daemon():
+        total = count_points(host.apply, host.directory)
+        applied = host.exim.state()
+        host.undo()
+        assert before == host.exim.state()
+        assert total > 20
+        for point in range(1, total + 1):
+            host.sandbox.client.clear_inbox()
+            assert killed_at(host.apply, point), point
+            number += 1
+            host.exim.inject(SENDER, f"customer{number}@example.net")
+
+            host.apply()
+
+            assert applied == host.exim.state(), point
+            assert [] == copies(host), point
+            host.exim.run_queue(force=True)
+            assert [f"customer{number}@example.net"] == host.delivered(), point
+            host.undo()
+            assert before == host.exim.state(), point
+    assert 0 == host.exim.bounced()
+    assert host.nothing_unauthenticated()
+
+
+@pytest.mark.timeout(900)
+def test_kill_at_every_point_of_undo_converges(new_host: NewHost) -> None:
+    """Killed at each point of undo, the next undo ends with the original bytes."""
+    host = new_host(canary=False)
+    add_backups(host)
+    before = host.exim.state()
+    with host.daemon():
+        host.apply()
+        total = count_points(host.undo, host.directory)
+        for point in range(1, total + 1):
+            host.apply()
+            assert killed_at(host.undo, point), point
+            host.undo()
+            assert before == host.exim.state(), point
+    assert 0 == host.exim.bounced()
+
+
+def test_checkpoints_are_sealed(new_host: NewHost) -> None:
+    """The journal holds the original files for undo, and no form of the secret in the clear."""
+    host = new_host(canary=False)
+    with host.daemon():
+        host.apply()
+    journal = host.directory / "state" / "journal.db"
+    content = b"".join(path.read_bytes() for path in journal.parent.glob("journal.db*"))
+
+    for form in encoded_forms(host.password, host.key.access_key_id).values():
+        assert form not in content
+    assert b"client_send" not in content
+
+
+def test_step_representation_hides_nothing_secret(new_host: NewHost) -> None:
+    """The new content of every planned file is free of the secret, so steps may be shown."""
+    host = new_host()
+
+    steps = [step for step in host.service().plan("exim").steps if isinstance(step, ReplaceFile)]
+
+    assert steps
+    for step in steps:
+        assert host.password.reveal().encode() not in step.new_content
+        assert Path(step.path).exists()
