@@ -32,6 +32,11 @@ _ = gettext.gettext
 ngettext = gettext.ngettext
 
 
+def N_(text: str) -> str:  # noqa: N802 - the name that gettext's tools know
+    """Mark a text for translation where it stands; it is translated where it is used."""
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorText:
     """An error in the user's language."""

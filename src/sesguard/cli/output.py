@@ -58,6 +58,16 @@ class Output:
         if hint is not None:
             self._message("", "", "", f"{_('hint:')} {hint}")
 
+    def heading(self, text: str) -> None:
+        """Write the heading of a part of a story to standard output."""
+        self.stdout.print()
+        self.stdout.print(Text(visible(text), style="bold cyan"), soft_wrap=True)
+
+    def story(self, text: str) -> None:
+        """Write one line of a story to standard output; a command line stands out."""
+        style = "bold" if text.startswith("$ ") else ""
+        self.stdout.print(Text("   " + visible(text), style=style), soft_wrap=True)
+
     def data(self, text: str) -> None:
         """Write one line of data to standard output, as it is."""
         self.stdout.out(text, highlight=False)

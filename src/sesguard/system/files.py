@@ -140,6 +140,30 @@ def keep_copy(path: Path, copy: Path) -> None:
         sync_directory(copy.parent)
 
 
+def append_line(path: Path, line: str) -> None:
+    """
+    Add a line to a file (made 0600 when missing) and flush it to the disk.
+
+    Args:
+        path: The file, which may not be a symbolic link.
+        line: Without its end. It is written at once, so that lines of two processes do not mix.
+
+    Raises:
+        SystemFault: It was not written, or not wholly.
+    """
+    data = line.encode("utf-8", "backslashreplace") + b"\n"
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _system_faults(path, "write"):
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if os.write(descriptor, data) != len(data):
+                raise SystemFault("cannot write all of a line to {path}", path=path)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(path.parent)
+
+
 def remove_file(path: Path) -> None:
     """Remove a file durably; not there is fine."""
     with _system_faults(path, "remove"):

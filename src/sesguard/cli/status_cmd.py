@@ -1,0 +1,181 @@
+"""
+``sesguard status``: the state at a glance.
+
+The screen is a list of sections, each made by one function of `SECTIONS`; another part of sesguard
+joins by adding its own. A section never raises: what is wrong is its `problem`, and one problem
+anywhere makes the exit code 1. docs/reference/commands.md describes the JSON.
+"""
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from sesguard.cli.context import App, pass_app
+from sesguard.cli.credential_view import COLUMNS, describe, known_credentials, table_row
+from sesguard.cli.i18n import _, translate
+from sesguard.core.credential import Credential
+from sesguard.daemon.sockets import CONTROL, socket_path
+from sesguard.errors import CheckFailed, Error, SystemFault
+
+JSON_VERSION: Final = 1
+_CONTROL_TIMEOUT_S: Final = 5.0
+_MAX_ANSWER_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the screen and of the JSON object."""
+
+    key: str
+    """Member of the JSON object."""
+    data: object
+    """Its value, without a secret."""
+    summary: str = ""
+    """What the screen says in one line."""
+    columns: Sequence[str] = ()
+    """Head of the table under the line, if there is one."""
+    rows: Sequence[Sequence[str]] = ()
+    problem: Error | None = None
+    """What is wrong, if anything."""
+
+
+SectionMaker = Callable[[App], Section]
+
+
+def vault_section(app: App) -> Section:
+    """Whether the vault opens, and which generation it is of."""
+    directory = app.settings.vault.directory
+    data: dict[str, object] = {"directory": str(directory), "generation": None, "problem": None}
+    try:
+        generation = app.vault().read().generation
+    except Error as error:
+        return Section("vault", {**data, "problem": str(error)}, problem=error)
+    summary = _("vault: in order, generation {generation}, in {directory}")
+    return Section(
+        "vault",
+        {**data, "generation": generation},
+        summary.format(generation=generation, directory=directory),
+    )
+
+
+def credentials_section(app: App) -> Section:
+    """Every credential; of a vault that does not open, the vault's section says why."""
+    in_vault: Mapping[str, Credential] = {}
+    with contextlib.suppress(Error):
+        in_vault = app.vault().read_last_good().credentials
+    data = [describe(each) for each in known_credentials(app.settings, in_vault)]
+    return Section(
+        "credentials",
+        data,
+        _("credentials: {count}").format(count=len(data)),
+        COLUMNS,
+        [table_row(each) for each in data],
+    )
+
+
+def daemon_section(app: App) -> Section:
+    """What the daemon says of itself."""
+    path = socket_path(app.settings.daemon.runtime_directory, CONTROL)
+    try:
+        answer = ask_daemon(path)
+    except SystemFault as error:
+        return Section("daemon", {"running": False, "problem": str(error)}, problem=error)
+    vault = answer.get("vault") or {}
+    summary = _("daemon: running, pid {pid}, vault generation {generation}, {count} look-ups")
+    return Section(
+        "daemon",
+        {"running": True, **answer},
+        summary.format(
+            pid=answer.get("pid"),
+            generation=vault.get("generation"),
+            count=sum((answer.get("lookups") or {}).values()),
+        ),
+        problem=_daemon_problem(vault.get("problem")),
+    )
+
+
+def _daemon_problem(reason: str | None) -> Error | None:
+    if reason is None:
+        return None
+    return SystemFault(
+        "the daemon works with an older vault: {reason}",
+        hint="run: sesguard credential check",
+        reason=reason,
+    )
+
+
+SECTIONS: Final[list[SectionMaker]] = [vault_section, credentials_section, daemon_section]
+"""The screen, from top to bottom."""
+
+
+@click.command(help=_("Show the state of vault, credentials and daemon."))
+@click.option("--json", "as_json", is_flag=True, help=_("Write JSON."))
+@pass_app
+def command(app: App, as_json: bool) -> None:
+    """Print every section; a problem in any is exit 1."""
+    sections = [make(app) for make in SECTIONS]
+    problems = [section.problem for section in sections if section.problem is not None]
+    if as_json:
+        parts = {section.key: section.data for section in sections}
+        app.output.print_json({"version": JSON_VERSION, "ok": not problems, **parts})
+    else:
+        for section in sections:
+            _show(app, section)
+    if problems:
+        raise CheckFailed(
+            "{problem_count} of {part_count} parts report a problem",
+            hint=problems[0].hint_template,
+            **problems[0].parameters,
+            problem_count=len(problems),
+            part_count=len(sections),
+        )
+
+
+def _show(app: App, section: Section) -> None:
+    if section.problem is not None:
+        text = translate(section.problem).text
+        app.output.data(f"{section.key}: {_('problem:')} {text}")
+    else:
+        app.output.data(section.summary)
+    if section.rows:
+        app.output.table(section.columns, section.rows)
+
+
+def ask_daemon(path: Path) -> dict[str, Any]:
+    """
+    Ask the daemon for its state (docs/protocols/control.md).
+
+    Raises:
+        SystemFault: It is not running, or does not answer as it should.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
+            channel.settimeout(_CONTROL_TIMEOUT_S)
+            channel.connect(str(path))
+            channel.sendall(b"status\n")
+            answer = json.loads(_receive_all(channel))
+    except OSError as error:
+        raise SystemFault(
+            "sesguardd does not answer at {path}: {reason}",
+            hint="run: systemctl start sesguardd (or: sesguard daemon)",
+            path=path,
+            reason=error.strerror or "timed out",
+        ) from error
+    except ValueError as error:
+        raise SystemFault("sesguardd gave no JSON at {path}", path=path) from error
+    if not isinstance(answer, dict):
+        raise SystemFault("sesguardd gave no JSON at {path}", path=path)
+    return answer
+
+
+def _receive_all(channel: socket.socket) -> bytes:
+    data = bytearray()
+    while len(data) <= _MAX_ANSWER_BYTES and (chunk := channel.recv(65536)):
+        data += chunk
+    return bytes(data)
