@@ -34,19 +34,20 @@ lint: venv ## ruff on everything, and a docstring on every public thing
 	@$(STEP) 'docstrings (interrogate)' $(BIN)/interrogate src
 
 types: venv ## mypy, strict
-	@$(STEP) 'types (mypy)' $(BIN)/mypy src tests tools
+	@$(STEP) 'types (mypy)' $(BIN)/mypy src tests tools bench
 
 layers: venv ## The import rules of ARCHITECTURE.md
 	@$(STEP) 'layers (import-linter)' $(BIN)/lint-imports --no-cache
 
 bench: packages venv ## Benchmarks; nothing depends on their figures
-	@$(BIN)/python -m bench $(ARGS)
+	@set -e; for file in bench/*.py; do $(BIN)/python "$$file" $(ARGS); done
 
-messages: venv ## Compile the Portuguese messages
-	@$(STEP) 'messages' $(BIN)/python tools/messages.py compile
+messages: venv ## Bring the Portuguese messages up to date and compile them
+	@$(STEP) 'messages update' $(BIN)/python tools/messages.py update
+	@$(STEP) 'messages compile' $(BIN)/python tools/messages.py compile
 
 check-messages: venv ## Whether the Portuguese messages are complete
-	@$(STEP) 'messages' $(BIN)/python tools/messages.py check
+	@$(STEP) 'messages check' $(BIN)/python tools/messages.py check
 
 docs-images: packages ## Draw the terminal pictures of the README anew
 	@tools/venv.sh runtime

@@ -80,6 +80,7 @@ forbid_service_starts() {
     return $((answer != 101))
   fi
   trap 'rm -f "$POLICY"' EXIT
+  trap 'exit 130' HUP INT TERM # bash waits for apt-get first, so the file outlives it
   printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" >"$POLICY"
   chmod 755 "$POLICY"
 }

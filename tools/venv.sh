@@ -32,7 +32,7 @@ need_venv_module() {
   PYTHON=$python tools/system_packages.sh venv
   "$python" -c 'import ensurepip, venv' 2>/dev/null && return
   echo "setup: $python cannot make a virtual environment, its ensurepip is missing" >&2
-  echo "hint: install it (Debian: apt-get install python3-venv) or name another Python: make PYTHON=... " >&2
+  echo "hint: install it (Debian: apt-get install python3-venv) or name another Python: make PYTHON=..." >&2
   exit 2
 }
 
