@@ -31,6 +31,7 @@ from sesguard.errors import SandboxError
 from sesguard.sandbox.client import SandboxClient
 from sesguard.sandbox.model import DEFAULT_REGION, LOG_FILE, STATE_FILE, SandboxInfo, decode
 from sesguard.system.files import ensure_directory, read_if_exists, remove_file
+from sesguard.system.locks import exclusive_lock
 from sesguard.system.processes import (
     process_alive,
     signal_process,
@@ -44,6 +45,7 @@ STOP_TIMEOUT_S: Final = 10.0
 ADMIN_ACCESS_KEY: Final = "sandbox-admin"
 """Access key id and secret key of the sandbox's root user; any other unknown key does as well."""
 
+_LOCK_FILE: Final = "sandbox.lock"
 _POLL_S: Final = 0.01
 _LIBRARIES: Final = ("aiosmtpd", "flask", "flask_cors", "moto", "trustme", "werkzeug")
 _FOREIGN_VARIABLES: Final = ("AWS_", "MOTO_")
@@ -135,10 +137,29 @@ def start_sandbox(directory: Path, *, region: str = DEFAULT_REGION) -> Sandbox:
     """
     process = start_program(_arguments(directory, region), environment=_child_environment())
     try:
-        return _wait_until_ready(directory, process.pid)
+        sandbox = _wait_until_ready(directory, process.pid)
     except BaseException:
         stop_process(process)
         raise
+    # It is not ours to wait for any more: without this, Popen complains when it is forgotten.
+    process.returncode = 0
+    return sandbox
+
+
+def ensure_sandbox(directory: Path, *, region: str = DEFAULT_REGION) -> Sandbox:
+    """
+    The sandbox that runs with that directory, or a new one; of two callers one starts it.
+
+    Args:
+        directory: For its state file, CA certificate and log; made if missing.
+        region: Region of the SMTP endpoint of a new one.
+
+    Raises:
+        SandboxError: It did not come up.
+    """
+    prepare_directory(directory)
+    with exclusive_lock(directory / _LOCK_FILE, timeout_s=START_TIMEOUT_S):
+        return find_sandbox(directory) or start_sandbox(directory, region=region)
 
 
 @contextmanager
