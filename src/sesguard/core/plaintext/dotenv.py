@@ -20,13 +20,12 @@ from sesguard.core.plaintext.pairing import Setting, pair, setting
 from sesguard.core.plaintext.position import LineCounter, line_before
 
 _ASSIGNMENT: Final = re.compile(
-    r"(?<![^\s\"'`])(?P<name>[A-Za-z_][A-Za-z0-9_.]{0,127})[ \t]*=[ \t]*"
-    r"(?:\"(?P<double>(?:\\.|[^\"\\\n]){1,300})|'(?P<single>[^'\n]{1,300})"
-    r"|(?P<bare>(?:\\.|[^\s\"'`;#\\]){1,300}))"
+    r"(?<![^\s\"'`])(?P<name>[A-Za-z_][A-Za-z0-9_.]{0,127})"
+    r"(?:(?<=[Pp][Oo][Rr][Tt])[ \t]*=[ \t]*[\"']?(?P<number>[0-9]{1,5})(?![\w.])|[ \t]*=[ \t]*"
+    r"(?:\"(?P<double>(?:\\.|[^\"\\\n]){20,300})|'(?P<single>[^'\n]{20,300})"
+    r"|(?P<bare>(?:\\.|[^\s\"'`;#\\]){20,300})))"
 )
 _ESCAPE: Final = re.compile(r"\\(.)")
-_COMMENT: Final = re.compile(r"(?:^|\s)#")
-_SHORTEST: Final = 20
 
 
 class DotenvParser:
@@ -44,13 +43,12 @@ class DotenvParser:
 def _settings(text: str) -> Iterator[Setting]:
     counter = LineCounter(text)
     for match in _ASSIGNMENT.finditer(text):
-        name, group = match["name"], match.lastgroup or ""
-        value = match[group]
-        if len(value) < _SHORTEST and "port" not in name.lower():
-            continue
-        if _COMMENT.search(line_before(text, match.start())):
-            continue
-        value = value if group == "single" else _ESCAPE.sub(r"\1", value)
-        item = setting(name, value.strip(), counter.line_at(match.start(group)))
-        if item is not None:
+        group = match.lastgroup or ""
+        value = match[group] if group == "single" else _ESCAPE.sub(r"\1", match[group])
+        item = setting(match["name"], value.strip(), counter.line_at(match.start(group)))
+        if item is not None and not _in_comment(line_before(text, match.start())):
             yield item
+
+
+def _in_comment(before: str) -> bool:
+    return before.lstrip().startswith("#") or " #" in before or "\t#" in before

@@ -17,7 +17,7 @@ the last one are tried. Blanks before the option and ``hide`` make no difference
 ``passwd.client`` is ``HOST:USER:PASSWORD`` in the format of lsearch: the host may be quoted, may be
 a pattern, and may end in white space instead of the colon; the rest may stand in an indented line.
 
-Limits: values of 4,096 characters, macros of 512, 1,000 macros, 10,000 options.
+Limits: values of 4,096 characters, macros of 512; 20,000 macros and options a text.
 
 Known faults: a macro name is recognised as a whole word only (Exim also replaces it inside a word);
 ``.include`` is not followed.
@@ -25,7 +25,7 @@ Known faults: a macro name is recognised as a whole word only (Exim also replace
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final
 
 from sesguard.core.plaintext.endpoint import endpoint_in, with_endpoint
@@ -50,8 +50,7 @@ _KEY: Final = re.compile(r'(?:"[^"]*"|[^\s"#:=][^\s:=]*)(?:[ \t]*:|[ \t])[ \t]*'
 
 _MAX_VALUE_CHARS: Final = 4096
 _MAX_MACRO_CHARS: Final = 512
-_MAX_MACROS: Final = 1000
-_MAX_OPTIONS: Final = 10_000
+_MAX_STATEMENTS: Final = 20_000
 
 
 class EximParser:
@@ -105,15 +104,11 @@ def _values(text: str, *, first_counts: bool) -> Iterator[Traced]:
     """The values of all ``client_send`` options that hold a user, with macros put in."""
     macros: dict[str, Traced] = {}
     counter = LineCounter(text)
-    options = 0
-    for match in _STATEMENT.finditer(text):
+    for match in islice(_STATEMENT.finditer(text), _MAX_STATEMENTS):
         name = match["macro"]
-        options += name is None
-        if options > _MAX_OPTIONS:
-            return
         if match.end() - match.start("value") > _MAX_VALUE_CHARS:
             continue
-        if name is not None and (len(macros) >= _MAX_MACROS or (first_counts and name in macros)):
+        if first_counts and name in macros:
             continue
         line = counter.line_at(match.start("value"))
         value = _expanded(Traced(_joined(match["value"], line)), macros)

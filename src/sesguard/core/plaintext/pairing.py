@@ -9,6 +9,8 @@ scope has no user takes one from the rest of the text.
 
 A raw secret key has no shape of its own to speak of, so it is a password only when its name says so
 and a setting whose name says that it is the user stands near it, in the same scope.
+
+Limit: the first 50,000 settings of a text.
 """
 
 import re
@@ -17,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import islice
 from typing import Final
 
 from sesguard.core.plaintext.endpoint import endpoint_in, port_number
@@ -36,6 +39,7 @@ _OTHER_WORDS: Final = frozenset(
 )
 _ROLE_WORDS: Final = _PASSWORD_WORDS | _USER_WORDS | _OTHER_WORDS
 _NEAR_LINES: Final = 10
+_MAX_SETTINGS: Final = 50_000
 
 
 class Role(Enum):
@@ -87,7 +91,7 @@ def pair(settings: Iterable[Setting], kind: str) -> Iterator[FoundCredential]:
         kind: For the findings.
     """
     groups = {role: _Group() for role in Role}
-    for item in settings:
+    for item in islice(settings, _MAX_SETTINGS):
         groups[item.role].add(item)
     passwords = groups[Role.PASSWORD]
     position: Counter[str] = Counter()

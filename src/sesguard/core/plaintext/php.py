@@ -21,35 +21,30 @@ from typing import Final
 from sesguard.core.plaintext.endpoint import with_endpoint
 from sesguard.core.plaintext.interface import FoundCredential
 from sesguard.core.plaintext.pairing import Setting, pair, setting
-from sesguard.core.plaintext.position import LineCounter, is_comment, line_before
+from sesguard.core.plaintext.position import LineCounter, is_comment
 
+_OBJECT: Final = r"\$\w{1,64}(?:\s*->\s*\w{1,64}|\[['\"]?\w{0,64}['\"]?\]){0,4}"
+_NAME: Final = r"(?P<name>[A-Za-z_][\w.-]{0,63})(?:(?P<port>(?<=[Pp][Oo][Rr][Tt]))|)"
 _VALUE: Final = (
-    r"(?:'(?P<single>(?:[^'\\\n]|\\.){1,256})'|\"(?P<double>(?:[^\"\\\n]|\\.){1,256})\""
-    r"|(?P<number>[0-9]{1,5})(?![0-9.]))"
+    r"(?:'(?P<single>(?:[^'\\\n]|\\.){20,256})'|\"(?P<double>(?:[^\"\\\n]|\\.){20,256})\""
+    r"|(?(port)['\"]?(?P<number>[0-9]{1,5})(?![0-9.])|(?!)))"
 )
 _FORMS: Final = tuple(
     (kind, re.compile(pattern + _VALUE))
     for kind, pattern in (
+        ("php define", rf"\bdefine\s*\(\s*(?P<quote>['\"]){_NAME}(?P=quote)\s*,\s*"),
+        ("php define", rf"\bconst\s+{_NAME}\s*=\s*"),
         (
-            "php define",
-            (
-                r"\b(?:define\s*\(\s*(?P<quote>['\"])(?P<name>\w{1,64})(?P=quote)\s*,"
-                r"|const\s+(?P<constant>\w{1,64})\s*=)\s*"
-            ),
+            "phpmailer",
+            rf"(?P<object>{_OBJECT})\s*->\s*(?=Host|Port|Username|Password){_NAME}\s*=\s*",
         ),
-        ("phpmailer", r"->\s*(?P<name>Host|Port|Username|Password)\s*=\s*"),
-        (
-            "php config",
-            r"(?P<quote>['\"])(?P<name>[\w.-]{1,64})(?P=quote)\s*(?:=>|\]\s*=(?!=))\s*",
-        ),
-        ("php variable", r"\$(?P<name>\w{1,64})\s*=(?!=)\s*"),
+        ("php config", rf"(?P<quote>['\"]){_NAME}(?P=quote)\s*(?:=>|\]\s*=(?!=))\s*"),
+        ("php variable", rf"\${_NAME}\s*=(?!=)\s*"),
     )
 )
-_OBJECT: Final = re.compile(r"[\w$>-]{1,128}\s{0,16}\Z")
 _SINGLE_ESCAPE: Final = re.compile(r"\\([\\'])")
 _DOUBLE_ESCAPE: Final = re.compile(r"\\(?:([\\$\"])|([0-7]{1,3})|x([0-9A-Fa-f]{1,2}))")
 _COMMENT_MARKS: Final = ("//", "#", "*", "/*")
-_SHORTEST: Final = 20
 
 
 class PhpParser:
@@ -69,28 +64,16 @@ def _settings(text: str, form: re.Pattern[str]) -> Iterator[Setting]:
     counter = LineCounter(text)
     for match in form.finditer(text):
         groups = match.groupdict()
-        name = groups["name"] or groups.get("constant") or ""
-        kind = match.lastgroup or ""
-        if len(match[kind]) < _SHORTEST and "port" not in name.lower():
-            continue
-        if is_comment(text, match.start(), _COMMENT_MARKS):
-            continue
-        line = counter.line_at(match.start(kind))
-        item = setting(name, _decoded(kind, match[kind]), line, _object(text, match))
-        if item is not None:
+        group = match.lastgroup or ""
+        line = counter.line_at(match.start(group))
+        value = _decoded(group, groups[group])
+        item = setting(groups["name"], value, line, groups.get("object", ""))
+        if item is not None and not is_comment(text, match.start(), _COMMENT_MARKS):
             yield item
 
 
-def _object(text: str, match: re.Match[str]) -> str:
-    """The object that a property belongs to: ``$mail``, ``$this->mailer``."""
-    if not match[0].startswith("->"):
-        return ""
-    found = _OBJECT.search(line_before(text, match.start())[-128:])
-    return found[0].strip() if found else ""
-
-
-def _decoded(kind: str, value: str) -> str:
-    if kind == "single":
+def _decoded(group: str, value: str) -> str:
+    if group == "single":
         return _SINGLE_ESCAPE.sub(r"\1", value).strip()
     return _DOUBLE_ESCAPE.sub(_character, value).strip()
 
