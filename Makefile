@@ -37,7 +37,7 @@ types: venv ## mypy, strict
 	@$(STEP) 'types (mypy)' $(BIN)/mypy src tests tools bench
 
 layers: venv ## The import rules of ARCHITECTURE.md
-	@$(STEP) 'layers (import-linter)' $(BIN)/lint-imports --no-cache
+	@$(STEP) 'layers (import-linter)' $(BIN)/lint-imports --no-logo --no-cache
 
 bench: packages venv ## Benchmarks; nothing depends on their figures
 	@set -e; for file in bench/*.py; do $(BIN)/python "$$file" $(ARGS); done
