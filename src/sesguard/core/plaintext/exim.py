@@ -91,31 +91,34 @@ class EximPasswdClientParser:
 
 def _client_send(text: str) -> Iterator[FoundCredential]:
     seen: set[tuple[str, str, int]] = set()
-    for first_counts in (True, False):
-        for value in _values(text, first_counts=first_counts):
-            for item in _pairs(value):
-                key = (item.username, item.password.reveal(), item.line)
-                if key not in seen:
-                    seen.add(key)
-                    yield item
+    for value in _values(text):
+        for item in _pairs(value):
+            key = (item.username, item.password.reveal(), item.line)
+            if key not in seen:
+                seen.add(key)
+                yield item
 
 
-def _values(text: str, *, first_counts: bool) -> Iterator[Traced]:
-    """The values of all ``client_send`` options that hold a user, with macros put in."""
-    macros: dict[str, Traced] = {}
+def _values(text: str) -> Iterator[Traced]:
+    """The values of all ``client_send`` options, with macros put in."""
+    first: dict[str, Traced] = {}
+    last: dict[str, Traced] = {}
+    redefined = False
     counter = LineCounter(text)
     for match in islice(_STATEMENT.finditer(text), _MAX_STATEMENTS):
-        name = match["macro"]
         if match.end() - match.start("value") > _MAX_VALUE_CHARS:
             continue
-        if first_counts and name in macros:
-            continue
-        line = counter.line_at(match.start("value"))
-        value = _expanded(Traced(_joined(match["value"], line)), macros)
+        name = match["macro"]
+        raw = Traced(_joined(match["value"], counter.line_at(match.start("value"))))
+        value = _expanded(raw, last)
         if name is None:
             yield value
+            if redefined:
+                yield _expanded(raw, first)
         elif len(value.text) <= _MAX_MACRO_CHARS:
-            macros[name] = value
+            redefined = redefined or name in last
+            first.setdefault(name, value)
+            last[name] = value
 
 
 def _joined(raw: str, line: int) -> Iterator[tuple[str, int]]:

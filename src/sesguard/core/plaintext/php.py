@@ -24,6 +24,7 @@ from sesguard.core.plaintext.pairing import Setting, pair, setting
 from sesguard.core.plaintext.position import LineCounter, is_comment
 
 _OBJECT: Final = r"\$\w{1,64}(?:\s*->\s*\w{1,64}|\[['\"]?\w{0,64}['\"]?\]){0,4}"
+_PROPERTY: Final = r"(?:Host|Port|Username|Password)\b"
 _NAME: Final = r"(?P<name>[A-Za-z_][\w.-]{0,63})(?:(?P<port>(?<=[Pp][Oo][Rr][Tt]))|)"
 _VALUE: Final = (
     r"(?:'(?P<single>(?:[^'\\\n]|\\.){20,256})'|\"(?P<double>(?:[^\"\\\n]|\\.){20,256})\""
@@ -34,10 +35,7 @@ _FORMS: Final = tuple(
     for kind, pattern in (
         ("php define", rf"\bdefine\s*\(\s*(?P<quote>['\"]){_NAME}(?P=quote)\s*,\s*"),
         ("php define", rf"\bconst\s+{_NAME}\s*=\s*"),
-        (
-            "phpmailer",
-            rf"(?P<object>{_OBJECT})\s*->\s*(?=Host|Port|Username|Password){_NAME}\s*=\s*",
-        ),
+        ("phpmailer", rf"(?P<object>{_OBJECT})\s*->\s*(?={_PROPERTY}){_NAME}\s*=\s*"),
         ("php config", rf"(?P<quote>['\"]){_NAME}(?P=quote)\s*(?:=>|\]\s*=(?!=))\s*"),
         ("php variable", rf"\${_NAME}\s*=(?!=)\s*"),
     )
