@@ -91,6 +91,7 @@ class EximRig(PrivateExim):
 class DebianEximRig(EximRig):
     """Debian's generated configuration, made by the real ``update-exim4.conf``."""
 
+    layout = "debian"
     split = False
 
     @property
@@ -209,6 +210,8 @@ CPANEL_LOCAL = """\
 
 class CpanelEximRig(EximRig):
     """``exim.conf.local`` spliced into ``exim.conf`` by a stand-in for ``buildeximconf``."""
+
+    layout = "cpanel"
 
     @property
     def local_file(self) -> Path:

@@ -206,8 +206,8 @@ class EximDeployer:
         known = self._known()
         found: list[tuple[ReplaceFile, FileState]] = []
         for path, state in states.items():
+            self._require_known(path, known.redacted(state.content))
             new = known.redacted(_encode(rewired.texts[path]))
-            self._require_known(path, new)
             if new != state.content:
                 found.append((ReplaceFile.of(path, state, new, "edit"), state))
         return found
@@ -233,16 +233,17 @@ class EximDeployer:
             state = read_file(path)
             content = state.content
             if path in layout.credential_files:
+                self._require_known(path, known.redacted(content))
                 content = known.without_lines(content)
-                self._require_known(path, content)
             new = known.redacted(content)
             if new != state.content:
                 found.append((ReplaceFile.of(path, state, new, "wipe"), state))
         return found
 
-    def _require_known(self, path: Path, content: bytes) -> None:
+    @staticmethod
+    def _require_known(path: Path, redacted: bytes) -> None:
         """Refuse to take out a credential that the vault does not hold: mail would stop."""
-        for item in find_credentials(_decode(content), path.name):
+        for item in find_credentials(_decode(redacted), path.name):
             raise DeployError(
                 "{path}, line {line}: the credential {username} is not in the vault",
                 hint="run: sesguard credential import --from {path} --username {username}",
