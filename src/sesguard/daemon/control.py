@@ -1,0 +1,103 @@
+"""
+The control socket (docs/protocols/control.md): what ``sesguard status`` asks.
+
+One line ``status``, answered by one JSON object on one line, and close. It tells key ids and
+numbers, never a password. Anything else is answered by ``{"version":1,"error":"unknown request"}``.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from sesguard.core.credential import Credential, StagingLabel
+from sesguard.daemon.log import JsonLog, LookupLog
+from sesguard.daemon.sockets import CONTROL
+from sesguard.errors import Error
+from sesguard.lookup.interface import Answer
+from sesguard.lookup.model import Outcome
+from sesguard.system.peers import Peer
+from sesguard.vault.source import VaultCredentialSource
+
+FORMAT_VERSION: Final = 1
+MAX_REQUEST_BYTES: Final = 64
+
+
+class ControlDialogue:
+    """
+    One question, one JSON object, close.
+
+    Args:
+        describe: Gives the answer to ``status``.
+    """
+
+    protocol = CONTROL
+    keeps_open = False
+
+    def __init__(self, describe: Callable[[], Mapping[str, object]]) -> None:
+        self._describe = describe
+
+    def answer(self, received: bytearray, peer: Peer) -> Answer | None:  # noqa: ARG002
+        """See `sesguard.lookup.interface.Dialogue`."""
+        if b"\n" not in received and len(received) <= MAX_REQUEST_BYTES:
+            return None
+        known = received == b"status\n"
+        reply = self._describe() if known else {"error": "unknown request"}
+        document = {"version": FORMAT_VERSION, **reply}
+        return Answer(json.dumps(document).encode("ascii") + b"\n", close=True)
+
+
+class StatusReport:
+    """
+    Describes the daemon.
+
+    Args:
+        source: The credentials in use.
+        lookups: Counts.
+        log: Knows of lost lines.
+    """
+
+    def __init__(self, source: VaultCredentialSource, lookups: LookupLog, log: JsonLog) -> None:
+        self._source = source
+        self._lookups = lookups
+        self._log = log
+        self._started_at = datetime.now(UTC)
+        self._started = time.monotonic()
+
+    def describe(self) -> dict[str, object]:
+        """Everything but the format version; docs/protocols/control.md explains each member."""
+        return {
+            "pid": os.getpid(),
+            "started_at": self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            **self._vault(),
+            "lookups": {str(outcome): self._lookups.counts[outcome] for outcome in Outcome},
+            "log_lines_lost": self._log.lost,
+        }
+
+    def _vault(self) -> dict[str, object]:
+        try:
+            contents = self._source.contents()
+        except Error as error:
+            return {"vault": {"generation": None, "problem": str(error)}, "credentials": []}
+        problem = self._source.problem
+        return {
+            "vault": {
+                "generation": contents.generation,
+                "problem": None if problem is None else str(problem),
+            },
+            "credentials": [_summary(c) for c in contents.credentials.values()],
+        }
+
+
+def _summary(credential: Credential) -> dict[str, object]:
+    version = credential.labelled(StagingLabel.CURRENT)
+    return {
+        "id": credential.credential_id,
+        "current_version": version and version.number,
+        "username": version and version.username,
+        "exposed": version and version.exposed,
+        "created_at": version and version.created_at,
+    }

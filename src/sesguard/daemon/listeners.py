@@ -1,0 +1,93 @@
+"""
+Which sockets the daemon listens on.
+
+``control`` always; ``exim`` and ``postfix`` where they are enabled and one of their users exists,
+so that one settings file serves hosts with either. A socket that the service manager passed is
+served in any case, because nobody else would answer on it; without users it refuses everybody.
+"""
+
+import contextlib
+import socket
+
+from sesguard.config.schema import Settings
+from sesguard.daemon.build import allowed_users, lookup_settings
+from sesguard.daemon.log import JsonLog
+from sesguard.daemon.sockets import (
+    CONTROL,
+    SocketPlan,
+    open_socket,
+    plan_lookup_socket,
+    prepare_directory,
+    remove_socket,
+    require_listening,
+    runtime_lock,
+    users_kept_out,
+)
+from sesguard.system.privileges import current_user, group_name
+from sesguard.system.systemd import inherited_sockets
+
+
+def open_listeners(
+    settings: Settings, log: JsonLog, stack: contextlib.ExitStack
+) -> dict[str, socket.socket]:
+    """
+    Open, or take over, every socket.
+
+    Args:
+        settings: Who may ask, and where the sockets are.
+        log: Told what is left out.
+        stack: Closes the sockets, removes those that we made, and gives up the directory.
+
+    Returns:
+        Name to listening socket; the control socket is the last one, so whoever can reach it knows
+        that the others are open.
+
+    Raises:
+        SystemFault: See `sesguard.daemon.sockets`; what was opened before is closed again.
+    """
+    directory = settings.daemon.runtime_directory
+    prepare_directory(directory)
+    listeners = _take_over(settings, log, stack)
+    plans = [plan for plan in _plans(settings, log) if plan.name not in listeners]
+    if plans:
+        stack.enter_context(runtime_lock(directory))
+    for plan in plans:
+        listeners[plan.name] = stack.enter_context(open_socket(directory, plan))
+        stack.callback(remove_socket, directory, plan.name)
+    return listeners
+
+
+def _take_over(
+    settings: Settings, log: JsonLog, stack: contextlib.ExitStack
+) -> dict[str, socket.socket]:
+    known = {*lookup_settings(settings), CONTROL}
+    taken = {}
+    for name, inherited in inherited_sockets().items():
+        stack.enter_context(inherited)
+        if name in known:
+            taken[name] = require_listening(inherited, name)
+        else:
+            log.write("socket.unknown", name=name, hint="set FileDescriptorName= in its unit")
+    return taken
+
+
+def _plans(settings: Settings, log: JsonLog) -> list[SocketPlan]:
+    plans = []
+    for name, lookup in lookup_settings(settings).items():
+        users = allowed_users(lookup)
+        if not users:
+            detail = "not enabled" if not lookup.enabled else "none of its users exists"
+            log.write("socket.skipped", name=name, detail=detail)
+            continue
+        plan = plan_lookup_socket(name, users)
+        kept_out = users_kept_out(plan, users)
+        if kept_out:
+            log.write(
+                "socket.unreachable",
+                name=name,
+                users=", ".join(kept_out),
+                hint=f"add them to group {group_name(plan.gid)}",
+            )
+        plans.append(plan)
+    plans.append(SocketPlan(CONTROL, 0o600, current_user().gid))
+    return plans

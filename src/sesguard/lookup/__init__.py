@@ -1,0 +1,1 @@
+"""Answers an MTA that asks, at delivery time, for the SES credential."""
