@@ -254,8 +254,9 @@ def _fields(text: str) -> set[str]:
     return named | set(re.findall(r"%\(\w+\)s", text))
 
 
-def _strings(catalogue: Catalog) -> dict[object, object]:
-    return {(message.context, message.id): message.string for message in catalogue if message.id}
+def _strings(catalogue: Catalog) -> dict[object, tuple[str, ...]]:
+    translated = [m for m in catalogue if m.id and all(_forms(m.string))]
+    return {(m.context, _forms(m.id)): _forms(m.string) for m in translated}
 
 
 def _read_compiled() -> Catalog:

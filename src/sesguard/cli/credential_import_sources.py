@@ -17,7 +17,7 @@ from sesguard.cli.i18n import _
 from sesguard.cli.output import Output, is_interactive
 from sesguard.core.endpoints import region_of_host
 from sesguard.core.plaintext.detect import find_credentials
-from sesguard.core.plaintext.interface import RAW_KEY, FoundCredential
+from sesguard.core.plaintext.interface import RAW_KEY, FoundCredential, judge
 from sesguard.core.secret import Secret
 from sesguard.core.shapes import is_access_key_id, is_smtp_password, looks_like_secret_key
 from sesguard.core.smtp_password import derive_for_regions
@@ -121,12 +121,13 @@ def from_encrypted(
             users=len(usernames),
             passwords=len(passwords),
         )
-    names = " and ".join(str(path) for path in paths)
-    return Plaintext(
-        _require_key_id(str(usernames.pop())),
-        {None: passwords[0]},
-        f"imported from {names} ({parts[0].variant})",
-    )
+    source = " and ".join(str(path) for path in paths)
+    key_id = _require_key_id(str(usernames.pop()))
+    item = judge(key_id, passwords[0].reveal(), line=1, kind=parts[0].variant)
+    assert item is not None
+    if item.problem is not None:
+        raise _explain(item, source)
+    return Plaintext(key_id, {None: item.password}, f"imported from {source} ({item.kind})")
 
 
 def _from_text(output: Output, content: bytes, source: str, username: str | None) -> Plaintext:
