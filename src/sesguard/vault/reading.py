@@ -108,10 +108,12 @@ class VaultReader:
                 yield self._open(path)
 
     def _open(self, path: Path) -> Generation:
+        # Asked before reading, so that a vault in the making is not taken for a removed one.
+        was_there = self._files.exists()
         data = self._files.read(path)
         if data is not None:
             return open_generation(data, path, self._provider)
-        if self._files.exists():
+        if was_there:
             raise VaultTampered(
                 "{path} is gone",
                 hint="run: sesguard credential check --restore-previous",

@@ -1,0 +1,57 @@
+"""A key, an empty vault and a filled one, for the tests of the vault."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.core.secret import Secret
+from sesguard.vault.providers.keyfile import KeyfileProvider
+from sesguard.vault.vault import Vault
+
+Change = Callable[[Credential], Credential]
+
+
+@pytest.fixture(scope="session")
+def rotate() -> Change:
+    """A change that adds a version and makes it CURRENT."""
+
+    def change(credential: Credential) -> Credential:
+        number = credential.next_number
+        version = CredentialVersion(
+            number=number,
+            username=f"AKIAIOSFODNN7EXAM{number:03}",
+            passwords={
+                "us-east-1": Secret(f"BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJb{number:04}"),
+                "eu-west-1": Secret(f"BFZ4XaLfYhPrX9R3pLRRQ/Xjn9mUVeqsUH9SX8q1{number:04}"),
+            },
+            created_at="2026-01-31T12:00:00Z",
+            origin="issued",
+        )
+        return credential.add_pending(version).promote()
+
+    return change
+
+
+@pytest.fixture
+def keyfile(tmp_path: Path) -> KeyfileProvider:
+    """A key provider with a new key."""
+    return KeyfileProvider.create(tmp_path / "etc" / "vault.key")
+
+
+@pytest.fixture
+def vault(tmp_path: Path, keyfile: KeyfileProvider) -> Vault:
+    """A new, empty vault."""
+    vault = Vault(tmp_path / "vault", keyfile)
+    vault.create()
+    return vault
+
+
+@pytest.fixture
+def filled(vault: Vault, rotate: Change) -> Vault:
+    """Generation 4: `ses` with versions 1 to 2, `other` with version 1."""
+    vault.update("ses", rotate)
+    vault.update("other", rotate)
+    vault.update("ses", rotate)
+    return vault
