@@ -37,15 +37,21 @@ $mail->SMTPAutoTLS = false;
 $mail->SMTPKeepAlive = true;
 $mail->setFrom($sender);
 $sent = 0;
+$problem = '';
 for ($number = (int) $first; $number < $first + $count; $number++) {
     $mail->clearAddresses();
     $mail->addAddress("customer$number@$domain");
     $mail->Subject = "Order $number";
     $mail->Body = "Thank you for order $number.\\n";
-    $sent += $mail->send() ? 1 : 0;
+    try {
+        $mail->send();
+        $sent++;
+    } catch (\\Exception $error) {
+        $problem = $error->getMessage() . json_encode($mail->getSMTPInstance()->getError());
+    }
 }
 $mail->smtpClose();
-echo json_encode(['sent' => $sent]), "\\n";
+echo json_encode(['sent' => $sent, 'problem' => $problem]), "\\n";
 """
 
 
@@ -86,7 +92,15 @@ def send_by_php(
             "the PHP application failed: {reason}",
             reason=(completed.output + completed.errors).strip()[:300],
         )
-    return int(json.loads(completed.output.strip().splitlines()[-1])["sent"])
+    report = json.loads(completed.output.strip().splitlines()[-1])
+    if report["problem"]:
+        raise SandboxError(
+            "the MTA took only {sent} of {count} mails: {reason}",
+            sent=report["sent"],
+            count=count,
+            reason=report["problem"][:300],
+        )
+    return int(report["sent"])
 
 
 def send_by_python(port: int, *, sender: str, domain: str, count: int, first: int = 1) -> int:

@@ -86,7 +86,7 @@ CLIENT_SEND: Final = {
     + "  client_send = <; ; {user} ; {password}\n",
     "continued": _AUTHENTICATOR.format(mechanism="LOGIN")
     + "  client_send = : {user} \\\n    : {password}\n",
-    "unindented": _AUTHENTICATOR.format(mechanism="LOGIN").replace("  ", "")
+    "unindented": _AUTHENTICATOR.format(mechanism="PLAIN").replace("  ", "")
     + "client_send = ^{user}^{password}\n",
 }
 """Every form in which a credential is found in real configurations."""

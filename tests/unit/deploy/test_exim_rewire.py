@@ -98,6 +98,13 @@ def test_credential_in_macros_is_found() -> None:
     assert "client_send = : SES_USER" not in rewired.texts[CONF]
 
 
+def test_login_with_carets_is_found() -> None:
+    """The form that a published installer writes: LOGIN, carets, no indentation."""
+    block = authenticator("unindented").replace("PLAIN", "LOGIN")
+
+    assert one(ROUTE + block).credential_found
+
+
 def test_two_authenticators_become_one() -> None:
     """LOGIN and PLAIN with the same credential are replaced by a single one."""
     second = authenticator("plain").replace("ses_login", "ses_plain")

@@ -27,6 +27,8 @@ from sesguard.system.processes import (
 _CANARY_TIMEOUT_S: Final = 180.0
 _RELOAD_SETTLE_S: Final = 1.0
 _DELIVERING: Final = re.compile(r"^delivering (\S+)", re.MULTILINE)
+_BOUNCE: Final = re.compile(r"(\S+) <>[^\n]*\n\s+(\S+)")
+"""A bounce in the listing of ``-bp``: message id and first recipient."""
 _ACCEPTED: Final = re.compile(r"^\s*=> .*$", re.MULTILINE)
 _REPLY: Final = re.compile(r'C="(?P<reply>[^"]*)"')
 
@@ -109,9 +111,15 @@ class EximProgram:
         completed = self.run("-be", expression, config=Path("/dev/null"), user=(user.uid, user.gid))
         return Secret(completed.output.strip())
 
-    def send_canary(self, sender: str, recipient: str, message: bytes) -> str:
+    def send_canary(self, sender: str, recipient: str, message: bytes, token: str) -> str:
         """
         Deliver one mail in the foreground.
+
+        Args:
+            sender: Envelope sender.
+            recipient: The one recipient.
+            message: Headers and body, with `token` in the headers.
+            token: Tells a bounce of this mail from all others.
 
         Returns:
             The upstream's reply.
@@ -128,8 +136,7 @@ class EximProgram:
         if completed.ok and accepted and "Completed" in text:
             reply = _REPLY.search(accepted[0])
             return reply["reply"] if reply else accepted[0].strip()
-        for message_id in _DELIVERING.findall(text)[:1]:
-            self.run("-Mrm", message_id)
+        self._forget(_DELIVERING.findall(text)[:1], sender, token)
         raise DeployError(
             "the test mail to {recipient} was not delivered: {reason}",
             hint="read Exim's main log; the sender {sender} must be verified in SES",
@@ -137,6 +144,15 @@ class EximProgram:
             sender=sender,
             reason=_delivery_problem(text),
         )
+
+    def _forget(self, message_ids: list[str], sender: str, token: str) -> None:
+        """Take an undelivered canary, or the bounce that Exim made of it, out of the queue."""
+        listing = self.run("-bp").output
+        for message_id, recipient in _BOUNCE.findall(listing):
+            if recipient == sender and token in self.run("-Mvb", message_id).output:
+                message_ids.append(message_id)
+        for message_id in message_ids:
+            self.run("-Mrm", message_id)
 
     def daemon_pid(self, pid_file: Path | None) -> int | None:
         """The pid of the running daemon, or None."""

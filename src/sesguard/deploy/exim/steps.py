@@ -1,5 +1,6 @@
 """The steps that only Exim needs; see `sesguard.deploy.exim.deployer` for their order."""
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -166,9 +167,11 @@ class SendCanary(Step[EximContext], frozen=True, kw_only=True, tag="send-canary"
 
     def act(self, context: EximContext) -> None:
         """Fail unless SES accepts it."""
+        token = secrets.token_hex(16)
         mail = EmailMessage()
         mail["From"] = self.sender
         mail["To"] = self.recipient
         mail["Subject"] = "sesguard test mail"
+        mail["X-Sesguard-Test"] = token
         mail.set_content("This mail shows that Exim gets its credential from sesguard.\n")
-        context.program.send_canary(self.sender, self.recipient, mail.as_bytes())
+        context.program.send_canary(self.sender, self.recipient, mail.as_bytes(), token)
