@@ -16,12 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sesguard.config.load import load_settings
+from sesguard.errors import SettingsError
 
 DEADLINE_S = 20.0
 
@@ -101,8 +102,8 @@ def start_daemon(
     settings_path: Path,
     *,
     environment: Mapping[str, str] | None = None,
-    preexec: Callable[[], None] | None = None,
-    pass_fds: tuple[int, ...] = (),
+    wrapper: Sequence[str] = (),
+    stderr: int | None = None,
 ) -> Daemon:
     """
     Start sesguardd without waiting for it.
@@ -110,21 +111,23 @@ def start_daemon(
     Args:
         settings_path: Its settings file.
         environment: Added to ours.
-        preexec: Run in the child before the program, for limits and inherited sockets.
-        pass_fds: Descriptors that stay open in the child.
+        wrapper: Program and arguments that run the rest of their command line in their place.
+        stderr: Where the log goes instead of into the log file.
     """
     log_path = settings_path.with_name("sesguardd.log")
+    program = [sys.executable, "-m", "sesguard.daemon", "--config", str(settings_path)]
     with log_path.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sesguard.daemon", "--config", str(settings_path)],
+            [*wrapper, *program],
             stdin=subprocess.DEVNULL,
             stdout=log,
-            stderr=log,
+            stderr=log if stderr is None else stderr,
             env={**os.environ, **(environment or {})},
-            preexec_fn=preexec,  # noqa: PLW1509 - the caller has no threads
-            pass_fds=pass_fds,
         )
-    directory = load_settings(settings_path).daemon.runtime_directory
+    try:
+        directory = load_settings(settings_path).daemon.runtime_directory
+    except SettingsError:
+        directory = settings_path.parent
     return Daemon(process, directory, log_path)
 
 
@@ -133,13 +136,11 @@ def running_daemon(
     settings_path: Path,
     *,
     environment: Mapping[str, str] | None = None,
-    preexec: Callable[[], None] | None = None,
-    pass_fds: tuple[int, ...] = (),
+    wrapper: Sequence[str] = (),
+    stderr: int | None = None,
 ) -> Iterator[Daemon]:
     """Run sesguardd for the length of a ``with`` block; see `start_daemon` for the arguments."""
-    daemon = start_daemon(
-        settings_path, environment=environment, preexec=preexec, pass_fds=pass_fds
-    )
+    daemon = start_daemon(settings_path, environment=environment, wrapper=wrapper, stderr=stderr)
     try:
         wait_until(lambda: _is_ready(daemon), f"sesguardd to answer; see {daemon.log_path}")
         yield daemon

@@ -23,6 +23,7 @@ from sesguard.daemon.sockets import (
     runtime_lock,
     users_kept_out,
 )
+from sesguard.errors import SystemFault
 from sesguard.system.privileges import current_user, group_name
 from sesguard.system.systemd import inherited_sockets
 
@@ -62,7 +63,13 @@ def _take_over(
 ) -> dict[str, socket.socket]:
     known = {*lookup_settings(settings), CONTROL}
     taken = {}
-    for name, inherited in inherited_sockets().items():
+    try:
+        passed = inherited_sockets()
+    except (OSError, ValueError) as error:
+        raise SystemFault(
+            "LISTEN_FDS does not tell which sockets were passed: {reason}", reason=error
+        ) from error
+    for name, inherited in passed.items():
         stack.enter_context(inherited)
         if name in known:
             taken[name] = require_listening(inherited, name)

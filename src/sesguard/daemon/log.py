@@ -38,7 +38,8 @@ _PER_SECOND: Final = 10.0
 def printable(text: str, limit: int = _MAX_TEXT) -> str:
     r"""`text` in printable ASCII (other characters as ``\n``, ``\xe9``...), cut to `limit`."""
     if not (text.isascii() and text.isprintable()):
-        text = text[:limit].encode("unicode_escape").decode("ascii")
+        # Not by the codec unicode_escape, which Python may have to load after rights were dropped.
+        text = ascii(text[:limit])[1:-1]
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
