@@ -294,7 +294,8 @@ def test_kill_at_every_point_of_apply_converges(new_host: NewHost, layout: str) 
             assert applied == host.exim.state(), point
             assert [] == copies(host), point
             host.exim.run_queue(force=True)
-            assert [f"customer{number}@example.net"] == host.delivered(), point
+            log = host.exim.log_text()[-2000:]
+            assert [f"customer{number}@example.net"] == host.delivered(), (point, log)
             host.undo()
             assert before == host.exim.state(), point
     assert 0 == host.exim.bounced()

@@ -14,7 +14,13 @@ import msgspec
 
 from sesguard.core.message import Message, message
 from sesguard.errors import DeployError
-from sesguard.system.files import FileState, read_if_exists, remove_file, write_state
+from sesguard.system.files import (
+    FileState,
+    read_if_exists,
+    remove_file,
+    remove_stale_temporaries,
+    write_state,
+)
 from sesguard.system.processes import run_program
 from sesguard.system.search import search_files
 from sesguard.workflow.step import Step
@@ -45,7 +51,7 @@ class SavedFile(msgspec.Struct, frozen=True):
 
     def restore(self) -> None:
         """Put the file back: bytes, owner and mode."""
-        write_state(Path(self.path), FileState(self.content, self.uid, self.gid, self.mode))
+        _write(self.path, FileState(self.content, self.uid, self.gid, self.mode))
 
 
 class ReplaceFile(Step[Any], frozen=True, kw_only=True, tag="replace-file"):
@@ -88,7 +94,7 @@ class ReplaceFile(Step[Any], frozen=True, kw_only=True, tag="replace-file"):
                 hint="run the command again to plan anew",
                 path=self.path,
             )
-        write_state(Path(self.path), FileState(self.new_content, state.uid, state.gid, state.mode))
+        _write(self.path, FileState(self.new_content, state.uid, state.gid, state.mode))
 
     def check_undo(self, context: DeployContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
         """Refuse when somebody changed the file after us."""
@@ -176,6 +182,12 @@ class CheckNoPlaintext(Step[Any], frozen=True, kw_only=True, tag="check-no-plain
                 place=matches[0].place,
                 form=matches[0].form,
             )
+
+
+def _write(path: str, state: FileState) -> None:
+    """Write a file; what a killed try left beside it goes first, since it may be plaintext."""
+    remove_stale_temporaries(Path(path).parent, f"{Path(path).name}.")
+    write_state(Path(path), state)
 
 
 def _sha256(content: bytes) -> str:

@@ -174,11 +174,17 @@ def remove_file(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def remove_stale_temporaries(directory: Path) -> None:
-    """Remove what a killed `write_atomic` left in `directory`. Call it with the lock held."""
+def remove_stale_temporaries(directory: Path, name: str = "") -> None:
+    """
+    Remove what a killed `write_atomic` left in `directory`. Call it with the lock held.
+
+    Args:
+        directory: Where to look.
+        name: Of the file that was being written; empty means any.
+    """
     with _system_faults(directory, "clean up"):
         for entry in os.scandir(directory):
-            if entry.name.startswith(".") and _TEMPORARY_MARK in entry.name:
+            if entry.name.startswith(f".{name}") and _TEMPORARY_MARK in entry.name:
                 os.unlink(entry.path)
 
 

@@ -202,10 +202,12 @@ class Engine(Generic[ContextT]):
         for entry in reversed(entries):
             if entry.state in {EntryState.PLANNED, EntryState.UNDONE}:
                 continue
+            step = self._step(entry)
             self._journal.set_entry_state(run.run_id, entry.number, EntryState.UNDOING)
-            self._step(entry).undo(self._context, entry.checkpoint)
+            step.undo(self._context, entry.checkpoint)
             self._journal.set_entry_state(run.run_id, entry.number, EntryState.UNDONE)
-            self._report(entry, len(entries), Progress.UNDONE)
+            if type(step).undo is not Step.undo:
+                self._report(entry, len(entries), Progress.UNDONE)
         self._journal.set_run_state(run.run_id, end)
         return replace(run, state=end)
 

@@ -138,7 +138,7 @@ class ReloadExim(Step[EximContext], frozen=True, kw_only=True, tag="reload-exim"
         """See `Step.title`."""
         if self.when == "apply":
             return message("make Exim's daemon read its configuration")
-        return message("on undo: make Exim's daemon read its configuration")
+        return message("be ready to make Exim's daemon read the old configuration, in undo")
 
     def act(self, context: EximContext) -> None:
         """Reload, and see that the daemon is still there."""
