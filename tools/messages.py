@@ -27,7 +27,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Final
 
-from babel.messages.catalog import Catalog
+from babel.messages.catalog import Catalog, Message
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po, write_po
 
@@ -256,7 +256,13 @@ def _fields(text: str) -> set[str]:
 
 def _strings(catalogue: Catalog) -> dict[object, tuple[str, ...]]:
     translated = [m for m in catalogue if m.id and all(_forms(m.string))]
-    return {(m.context, _forms(m.id)): _forms(m.string) for m in translated}
+    return {(_context(m), _forms(m.id)): _forms(m.string) for m in translated}
+
+
+def _context(message: Message) -> str | None:
+    # Babel's reader of .mo files leaves the context undecoded.
+    context: object = message.context
+    return context.decode() if isinstance(context, bytes) else message.context
 
 
 def _read_compiled() -> Catalog:

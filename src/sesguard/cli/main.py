@@ -53,13 +53,28 @@ class LazyGroup(click.Group):
             return None
         command = import_module(COMMANDS[cmd_name]).command
         assert isinstance(command, click.Command)
+        _translate_placeholders(command)
         return command
+
+
+def _translate_placeholders(command: click.Command) -> None:
+    """Put the words of click that it does not translate itself into the user's language."""
+    command.options_metavar = _("[OPTIONS]")
+    for parameter in command.params:
+        if isinstance(parameter.type, click.IntRange) and parameter.metavar is None:
+            parameter.metavar = _("NUMBER")
+    if isinstance(command, click.Group):
+        command.subcommand_metavar = _("COMMAND [ARGS]...")
+        for each in command.commands.values():
+            _translate_placeholders(each)
 
 
 @click.group(
     cls=LazyGroup,
     name="sesguard",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    options_metavar=_("[OPTIONS]"),
+    subcommand_metavar=_("COMMAND [ARGS]..."),
     help=_("Keeps the Amazon SES SMTP credential of a mail host out of every file."),
     epilog=_(
         "Exit codes: 0 done; 1 negative result; 2 usage or settings; 3 rolled back; "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rigs.command_line import Cli
+from rigs.command_line import Cli, run_on_a_terminal
 from sesguard.config.load import load_settings
 
 
@@ -135,3 +135,18 @@ def test_directory_of_the_settings_keeps_its_mode(cli: Cli, tmp_path: Path) -> N
 
     assert 0 == result.code
     assert 0o1777 == _mode(shared)
+
+
+def test_questions_on_a_terminal(config: Path, tmp_path: Path) -> None:
+    """Without --region a terminal is asked; an empty answer leaves an option out."""
+    shown = run_on_a_terminal(
+        "init", "--base-directory", str(tmp_path / "base"), answers="sa-east-1\nexample.com\n\n"
+    )
+
+    assert "AWS region that mail goes out through" in shown
+    ses = load_settings(config).credentials["ses"]
+    assert (("sa-east-1",), ("example.com",), None) == (
+        ses.regions,
+        ses.sender_domains,
+        ses.canary_sender,
+    )

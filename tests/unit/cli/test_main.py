@@ -1,7 +1,6 @@
 """The entry point: the one exception handler, exit codes, global options."""
 
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rigs.command_line import Cli
+from rigs.command_line import Cli, run_on_a_terminal
 from sesguard import errors
 from sesguard.cli import main as main_module
 
@@ -190,33 +189,11 @@ def test_config_option_beats_the_variable(cli: Cli, config: Path, tmp_path: Path
     assert f"no settings file {config}" in cli("status").err
 
 
-def _on_a_terminal(*arguments: str, **environment: str) -> str:
-    """Output and errors of a run whose three streams are a terminal."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sesguard", *arguments],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environment},
-    )
-    os.close(slave)
-    shown = b""
-    try:
-        while data := os.read(master, 65536):
-            shown += data
-    except OSError:
-        pass
-    os.close(master)
-    process.wait(30)
-    return shown.decode()
-
-
 def test_colour_on_a_terminal_only(config: Path) -> None:
     """A terminal gets colour; --no-color and NO_COLOR turn it off."""
-    assert "\x1b[31m" in _on_a_terminal("status")
-    assert "\x1b[3" not in _on_a_terminal("--no-color", "status")
-    assert "\x1b[3" not in _on_a_terminal("status", NO_COLOR="1")
+    assert "\x1b[31m" in run_on_a_terminal("status")
+    assert "\x1b[3" not in run_on_a_terminal("--no-color", "status")
+    assert "\x1b[3" not in run_on_a_terminal("status", environment={"NO_COLOR": "1"})
 
 
 def test_terminal_without_the_letters(program: Cli) -> None:
