@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
-from rigs.host import DOMAIN, MailHost, make_host, open_path
+from rigs.host import DOMAIN, MailHost, make_host, public_directory
 from sesguard.sandbox.process import Sandbox, running_sandbox
 from sesguard.sandbox.seed import SeededKey, seed_account
 
 
 @pytest.fixture(scope="session")
-def shared_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+def shared_sandbox() -> Iterator[Sandbox]:
     """A sandbox that lives as long as the tests."""
-    directory = tmp_path_factory.mktemp("sandbox")
-    with open_path(directory), running_sandbox(directory / "sandbox") as sandbox:
+    with public_directory() as directory, running_sandbox(directory / "sandbox") as sandbox:
         # Exim's user reads the CA's certificate.
         (directory / "sandbox").chmod(0o711)
         yield sandbox
@@ -35,10 +34,10 @@ def key(sandbox: Sandbox) -> SeededKey:
 
 
 @pytest.fixture
-def host_directory(tmp_path: Path) -> Iterator[Path]:
+def host_directory() -> Iterator[Path]:
     """A directory that Exim's user can enter."""
-    with open_path(tmp_path):
-        yield tmp_path
+    with public_directory() as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ Everything is below one directory that Exim's user can enter; the sandbox is bes
 
 import contextlib
 import datetime as dt
-import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,16 +211,15 @@ def make_host(
 
 
 @contextlib.contextmanager
-def open_path(path: Path) -> Iterator[Path]:
-    """Let other users pass through pytest's private directories for the time of a block."""
-    changed = []
-    for parent in (path, *path.parents):
-        mode = parent.stat().st_mode & 0o777
-        if not mode & 0o001 and os.access(parent, os.W_OK):
-            parent.chmod(mode | 0o011)
-            changed.append((parent, mode))
+def public_directory() -> Iterator[Path]:
+    """
+    A directory that other users can enter, for the time of a block.
+
+    pytest's own temporary directories are private, and every new session of it makes them so again.
+    """
+    path = Path(tempfile.mkdtemp(prefix="sesguard-test-"))
+    path.chmod(0o755)
     try:
         yield path
     finally:
-        for parent, mode in changed:
-            parent.chmod(mode)
+        shutil.rmtree(path, ignore_errors=True)

@@ -35,6 +35,7 @@ acl_smtp_rcpt = acl_rcpt
 log_selector = +smtp_confirmation +tls_certificate_verified +tls_cipher
 queue_run_max = 5
 smtp_accept_max = 0
+smtp_accept_queue_per_connection = 0
 remote_max_parallel = 2
 keep_environment =
 rfc1413_query_timeout = 0s
