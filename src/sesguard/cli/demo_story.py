@@ -20,7 +20,6 @@ from sesguard.cli.demo_host import DemoHost, EximHost, PlainHost
 from sesguard.cli.i18n import _
 from sesguard.cli.output import Output
 from sesguard.core.encodings import encoded_forms
-from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.errors import Error, SandboxError
 from sesguard.sandbox.private_exim import Upstream, exim_available
@@ -120,27 +119,11 @@ class Story:
         return self._report
 
     def _tell(self) -> None:
-        with self._step("sandbox", _("An embedded AWS and SES starts on this machine")):
-            sandbox = self._stack.enter_context(running_sandbox(self._directory / "sandbox"))
-            key = seed_account(sandbox, domain=DOMAIN)
-            password = derive_smtp_password(key.secret_key, sandbox.info.region)
-            self._say(_("IAM user {user}, key {key}").format(
-                user=key.user_name, key=key.access_key_id
-            ))  # fmt: skip
-        # Exim's user reads it, and the sandbox's own directory is private.
-        ca_file = self._directory / "ca.pem"
-        write_atomic(ca_file, read_file(sandbox.info.ca_file).content, mode=0o644)
-        upstream = Upstream(
-            sandbox.info.smtp_host,
-            sandbox.info.starttls_port,
-            ca_file,
-            key.access_key_id,
-            password,
-        )
+        sandbox, upstream = self._start_sandbox()
         with self._step("plant", _("A mail host with its SES credential in plaintext")):
             host = self._host(upstream)
             before = host.states()
-            self._report.copies_before = self._count_copies(password, key.access_key_id)
+            self._report.copies_before = self._count_copies(upstream)
             self._say(host.describe())
         with self._step("init", _("A vault is made")):
             self._write_settings(sandbox, host)
@@ -152,18 +135,14 @@ class Story:
         with self._step("apply", _("The host is rewired: checked, journaled, tried with a mail")):
             host.apply(self._sesguard)
         with self._step("mail", host.mail_title(self._mails)):
-            self._report.messages = self._send(host, sandbox)
-            self._say(_("{sent} sent, {delivered} delivered, {lost} lost, {bounced} bounced").format(
-                sent=self._report.messages.sent,
-                delivered=self._report.messages.delivered,
-                lost=self._report.messages.lost,
-                bounced=self._report.messages.bounced,
-            ))  # fmt: skip
+            self._send(host, sandbox)
         with self._step("tripwire", _("Every file and process is searched for the secret")):
-            self._report.copies_after = self._count_copies(password, key.access_key_id)
-            self._say(_("{before} copies before, {after} copies now").format(
-                before=self._report.copies_before, after=self._report.copies_after
-            ))  # fmt: skip
+            self._report.copies_after = self._count_copies(upstream)
+            self._say(
+                _("{before} copies before, {after} copies now").format(
+                    before=self._report.copies_before, after=self._report.copies_after
+                )
+            )
         with self._step("undo", _("One command puts everything back")):
             host.undo(self._sesguard)
             self._report.undo_identical = host.states() == before
@@ -172,6 +151,25 @@ class Story:
                 if self._report.undo_identical
                 else _("the files differ from what they were")
             )
+
+    def _start_sandbox(self) -> tuple[Sandbox, Upstream]:
+        with self._step("sandbox", _("An embedded AWS and SES starts on this machine")):
+            sandbox = self._stack.enter_context(running_sandbox(self._directory / "sandbox"))
+            key = seed_account(sandbox, domain=DOMAIN)
+            # Exim's user reads it, and the sandbox's own directory is private.
+            ca_file = self._directory / "ca.pem"
+            write_atomic(ca_file, read_file(sandbox.info.ca_file).content, mode=0o644)
+            self._say(
+                _("IAM user {user}, key {key}").format(user=key.user_name, key=key.access_key_id)
+            )
+        upstream = Upstream(
+            sandbox.info.smtp_host,
+            sandbox.info.starttls_port,
+            ca_file,
+            key.access_key_id,
+            derive_smtp_password(key.secret_key, sandbox.info.region),
+        )
+        return sandbox, upstream
 
     def _host(self, upstream: Upstream) -> DemoHost:
         directory = self._directory / "host"
@@ -212,7 +210,7 @@ runtime_directory = "{self._directory}/run"
         write_atomic(self._settings, text.encode(), mode=0o644)
 
     def _start_daemon(self) -> None:
-        log = self._stack.enter_context(open(self._directory / "sesguardd.log", "wb"))
+        log = self._stack.enter_context((self._directory / "sesguardd.log").open("wb"))
         daemon = start_program(
             (*_PROGRAM, "--config", self._settings, "daemon"),
             environment={},
@@ -228,7 +226,7 @@ runtime_directory = "{self._directory}/run"
             time.sleep(0.05)
         self._say("$ sesguard daemon &")
 
-    def _send(self, host: DemoHost, sandbox: Sandbox) -> MessageCount:
+    def _send(self, host: DemoHost, sandbox: Sandbox) -> None:
         sandbox.client.clear_inbox()
         sent = host.send(self._mails, sender=f"shop@{DOMAIN}")
         arrived = Counter(
@@ -237,16 +235,25 @@ runtime_directory = "{self._directory}/run"
             for recipient in mail.recipients
             if recipient.startswith("customer")
         )
-        return MessageCount(
+        count = MessageCount(
             sent=sent,
             delivered=len(arrived),
             duplicated=sum(arrived.values()) - len(arrived),
             bounced=host.bounced(),
         )
+        self._report.messages = count
+        self._say(
+            _("{sent} sent, {delivered} delivered, {lost} lost, {bounced} bounced").format(
+                sent=count.sent,
+                delivered=count.delivered,
+                lost=count.lost,
+                bounced=count.bounced,
+            )
+        )
 
-    def _count_copies(self, password: Secret, username: str) -> int:
+    def _count_copies(self, upstream: Upstream) -> int:
         """How many files and processes hold the secret in any form; the sandbox is left out."""
-        needles = encoded_forms(password, username)
+        needles = encoded_forms(upstream.password, upstream.username)
         places = [path for path in self._directory.iterdir() if path.name != "sandbox"]
         matches: list[Match] = [*search_files(places, needles), *search_processes(needles)]
         return len({match.place for match in matches if match.form != "unreadable"})

@@ -65,7 +65,8 @@ class Output:
 
     def story(self, text: str) -> None:
         """Write one line of a story to standard output; a command line stands out."""
-        style = "bold" if text.startswith("$ ") else ""
+        mark = text.lstrip()[:2]
+        style = {"$ ": "bold", "+ ": "green", "- ": "red", "✓ ": "green"}.get(mark, "")
         self.stdout.print(Text("   " + visible(text), style=style), soft_wrap=True)
 
     def data(self, text: str) -> None:
@@ -73,8 +74,9 @@ class Output:
         self.stdout.out(text, highlight=False)
 
     def print_json(self, value: object) -> None:
-        """Write one JSON document to standard output."""
-        self.data(json.dumps(value, indent=2, ensure_ascii=False))
+        """Write one JSON document to standard output, in ASCII where it is not UTF."""
+        ascii_only = not self.stdout.encoding.startswith("utf")
+        self.data(json.dumps(value, indent=2, ensure_ascii=ascii_only))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write a table without lines to standard output."""
@@ -104,7 +106,10 @@ class Output:
                 "this asks for a confirmation, and standard input is not a terminal",
                 hint="add --yes if that is what you want",
             )
-        click.confirm(visible(question), abort=True, err=True)
+        prompt = f"{visible(question)} {_('[y/N]')}"
+        answer = click.prompt(prompt, default="", show_default=False, err=True)
+        if answer.strip().lower() not in ("y", "yes", _("y"), _("yes")):
+            raise click.Abort
 
     def ask(self, question: str, *, default: str | None = None) -> str:
         """Ask for a text on the terminal."""

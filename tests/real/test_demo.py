@@ -1,0 +1,86 @@
+"""``sesguard demo``: what a newcomer sees first must be true, with and without a real Exim."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from rigs.exim import EXIM, needs_exim
+
+STEPS = ["sandbox", "plant", "init", "import", "daemon", "apply", "mail", "tripwire", "undo"]
+
+
+def demo(*arguments: str, language: str = "C") -> subprocess.CompletedProcess[str]:
+    """Run the demo as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "sesguard", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LANGUAGE": language, "LC_ALL": "C.UTF-8"},
+    )
+
+
+def assert_all_promises(report: dict[str, Any], mails: int) -> None:
+    """No mail lost, no copy left, undone to the byte."""
+    assert 1 == report["version"]
+    assert report["ok"]
+    assert STEPS == [step["name"] for step in report["steps"]]
+    assert all(step["ok"] for step in report["steps"])
+    assert {
+        "sent": mails,
+        "delivered": mails,
+        "lost": 0,
+        "duplicated": 0,
+        "bounced": 0,
+    } == report["messages"]
+    assert report["plaintext_copies_before"] >= 1
+    assert 0 == report["plaintext_copies_after"]
+    assert report["undo_identical"] is True
+
+
+@pytest.mark.real
+@needs_exim
+def test_demo_with_exim_keeps_every_promise() -> None:
+    """50 mails by PHP through a real Exim, three copies found before and none after."""
+    completed = demo("--json")
+
+    assert 0 == completed.returncode, completed.stderr
+    report = json.loads(completed.stdout)
+    assert_all_promises(report, 50)
+    assert 3 == report["plaintext_copies_before"]
+
+
+@pytest.mark.real
+@needs_exim
+def test_demo_tells_the_story_in_portuguese() -> None:
+    """The story speaks the user's language."""
+    completed = demo("--mails", "2", language="pt_BR")
+
+    assert 0 == completed.returncode, completed.stderr
+    assert "A credencial vai para o cofre" in completed.stdout
+    assert "$ sesguard target apply exim --yes" in completed.stdout
+
+
+@pytest.mark.real
+@needs_exim
+def test_demo_without_exim_uses_our_own_client() -> None:
+    """Where there is no Exim, the demo says so and keeps its promises with our own client."""
+    hide = f'mount --bind /dev/null $(readlink -f {EXIM}) && exec "$@"'
+    completed = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hide, "sh",
+         sys.executable, "-m", "sesguard", "demo", "--json", "--mails", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if "unshare" in completed.stderr or "mount:" in completed.stderr:
+        pytest.skip("left out: a mount namespace of our own is needed")
+
+    assert 0 == completed.returncode, completed.stderr
+    report = json.loads(completed.stdout)
+    assert_all_promises(report, 5)
+    assert any("Exim" in part for part in report["left_out"])
