@@ -20,10 +20,20 @@ from sesguard.core.plaintext.pairing import Setting, pair, setting
 from sesguard.core.plaintext.position import LineCounter, line_before
 
 _ASSIGNMENT: Final = re.compile(
-    r"(?<![^\s\"'`])(?P<name>[A-Za-z_][A-Za-z0-9_.]{0,127})"
-    r"(?:(?<=[Pp][Oo][Rr][Tt])[ \t]*=[ \t]*[\"']?(?P<number>[0-9]{1,5})(?![\w.])|[ \t]*=[ \t]*"
-    r"(?:\"(?P<double>(?:\\.|[^\"\\\n]){20,300})|'(?P<single>[^'\n]{20,300})"
-    r"|(?P<bare>(?:\\.|[^\s\"'`;#\\]){20,300})))"
+    r"""
+    (?: (?<=Environment=) | (?<![^\s"'`]) (?!Environment=) )
+    (?P<name> [A-Za-z_][A-Za-z0-9_.]{0,127} )
+    (?:
+        (?<=[Pp][Oo][Rr][Tt]) [ \t]*=[ \t]* ["']? (?P<number> [0-9]{1,5} ) (?![\w.])
+      | [ \t]*=[ \t]*
+        (?:
+            "(?P<double> (?: \\. | [^"\\\n] ){20,300} )
+          | '(?P<single> [^'\n]{20,300} )
+          | (?P<bare> (?: \\. | [^\s"'`;#\\] ){20,300} )
+        )
+    )
+    """,
+    re.VERBOSE,
 )
 _ESCAPE: Final = re.compile(r"\\(.)")
 

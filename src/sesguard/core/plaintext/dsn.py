@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from sesguard.core.endpoints import smtp_host
 from sesguard.core.plaintext.endpoint import endpoint_in, port_number, with_endpoint
-from sesguard.core.plaintext.interface import FoundCredential, judge
+from sesguard.core.plaintext.interface import FoundCredential, judge, present
 from sesguard.core.plaintext.position import LineCounter, is_comment
 from sesguard.core.shapes import REGION
 
@@ -42,16 +42,16 @@ def _found(text: str) -> Iterator[FoundCredential]:
     for match in _DSN.finditer(text):
         if is_comment(text, match.start(), ("#", "//")):
             continue
-        found = judge(
-            unquote(match["user"]),
-            unquote(match["password"]),
-            line=counter.line_at(match.start("password")),
-            kind="dsn",
-            host=endpoint_in(match["host"])[0] or _regional_host(match["query"]),
-            port=port_number(match["port"]),
+        yield from present(
+            judge(
+                unquote(match["user"]),
+                unquote(match["password"]),
+                line=counter.line_at(match.start("password")),
+                kind="dsn",
+                host=endpoint_in(match["host"])[0] or _regional_host(match["query"]),
+                port=port_number(match["port"]),
+            )
         )
-        if found is not None:
-            yield found
 
 
 def _regional_host(query: str | None) -> str | None:

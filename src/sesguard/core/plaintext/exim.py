@@ -29,7 +29,7 @@ from itertools import islice, pairwise
 from typing import Final
 
 from sesguard.core.plaintext.endpoint import endpoint_in, with_endpoint
-from sesguard.core.plaintext.interface import FoundCredential, judge
+from sesguard.core.plaintext.interface import FoundCredential, judge, present
 from sesguard.core.plaintext.position import LineCounter, Traced, logical_prefix
 
 _STATEMENT: Final = re.compile(
@@ -60,7 +60,7 @@ class EximParser:
 
     def find(self, text: str) -> Iterator[FoundCredential]:
         """See the module docstring."""
-        if "client_send" in text and "AKIA" in text:
+        if "client_send" in text:
             yield from with_endpoint(_client_send(text), text)
 
 
@@ -77,16 +77,12 @@ class EximPasswdClientParser:
             if key is not None:
                 host, port = endpoint_in(key[0])
                 line = counter.line_at(match.start("password"))
-                found = judge(
-                    match["user"],
-                    match["password"],
-                    line=line,
-                    kind="passwd.client",
-                    host=host,
-                    port=port,
+                kind = "passwd.client"
+                yield from present(
+                    judge(
+                        match["user"], match["password"], line=line, kind=kind, host=host, port=port
+                    )
                 )
-                if found is not None:
-                    yield found
 
 
 def _client_send(text: str) -> Iterator[FoundCredential]:
@@ -117,7 +113,7 @@ def _values(text: str) -> Iterator[Traced]:
                 yield _expanded(raw, first)
         elif len(value.text) <= _MAX_MACRO_CHARS:
             redefined = redefined or name in last
-            first.setdefault(name, value)
+            first.setdefault(name, _expanded(raw, first))
             last[name] = value
 
 
@@ -166,9 +162,9 @@ def _pairs(value: Traced) -> Iterator[FoundCredential]:
     for (_offset, username), (offset, password) in pairwise(fields):
         begin = offset + len(password) - len(password.lstrip())
         line = value.line_at(offsets[begin])
-        found = judge(username.strip(), password.strip(), line=line, kind="exim client_send")
-        if found is not None:
-            yield found
+        yield from present(
+            judge(username.strip(), password.strip(), line=line, kind="exim client_send")
+        )
 
 
 def _unquoted(text: str) -> tuple[str, Sequence[int]]:

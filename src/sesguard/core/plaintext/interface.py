@@ -11,7 +11,7 @@ Parsers raise nothing, on any text, and take time in proportion to its length.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from sesguard.core.secret import Secret
 from sesguard.core.shapes import is_access_key_id, is_smtp_password, looks_like_secret_key
@@ -19,6 +19,8 @@ from sesguard.core.smtp_password import PasswordVersion, password_version
 
 RAW_KEY: Final = "the password is the raw IAM secret key; SES wants the one derived from it"
 OLD_SIGNATURE: Final = "the password is of signature version 2, which SES refuses since 2021"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +74,8 @@ def judge(
     else:
         return None
     return FoundCredential(username, Secret(password), host, port, line, kind, problem)
+
+
+def present(item: _T | None) -> tuple[_T, ...]:
+    """`item` as a sequence of one, or of none."""
+    return () if item is None else (item,)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sesguard.core.plaintext.endpoint import with_endpoint
-from sesguard.core.plaintext.interface import FoundCredential
+from sesguard.core.plaintext.interface import FoundCredential, present
 from sesguard.core.plaintext.pairing import Setting, pair, setting
 from sesguard.core.plaintext.position import LineCounter
 
@@ -57,16 +57,12 @@ def _msmtp(text: str) -> Iterator[Setting]:
         if match["section"]:
             account = match["account"]
             continue
-        item = setting(
-            match["name"], match["value"], counter.line_at(match.start("value")), account
-        )
-        if item is not None:
-            yield item
+        line = counter.line_at(match.start("value"))
+        yield from present(setting(match["name"], match["value"], line, account))
 
 
 def _ssmtp(text: str) -> Iterator[Setting]:
     counter = LineCounter(text)
     for match in _SSMTP.finditer(text):
-        item = setting(match["name"], match["value"], counter.line_at(match.start("value")))
-        if item is not None:
-            yield item
+        line = counter.line_at(match.start("value"))
+        yield from present(setting(match["name"], match["value"], line))

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Final
 
 from sesguard.core.plaintext.endpoint import endpoint_in, port_number
-from sesguard.core.plaintext.interface import FoundCredential, judge
+from sesguard.core.plaintext.interface import FoundCredential, judge, present
 from sesguard.core.shapes import (
     SES_HOST,
     is_access_key_id,
@@ -103,10 +103,8 @@ def pair(settings: Iterable[Setting], kind: str) -> Iterator[FoundCredential]:
         user = groups[Role.USER].partner(scope, own, whole)
         if user is not None and _belongs(user, password):
             host = groups[Role.HOST].partner(scope, own, whole)
-            port = groups[Role.PORT].partner(scope, own, None)
-            found = _finding(user, password, host, port, kind)
-            if found is not None:
-                yield found
+            port = groups[Role.PORT].partner(host.scope if host else scope, own, None)
+            yield from present(_finding(user, password, host, port, kind))
 
 
 class _Group:

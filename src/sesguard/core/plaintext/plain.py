@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sesguard.core.plaintext.endpoint import with_endpoint
-from sesguard.core.plaintext.interface import FoundCredential, judge
+from sesguard.core.plaintext.interface import FoundCredential, judge, present
 from sesguard.core.plaintext.position import LineCounter
 from sesguard.core.shapes import ACCESS_KEY_ID, SECRET_KEY, SMTP_PASSWORD
 
@@ -43,6 +43,4 @@ def _found(text: str) -> Iterator[FoundCredential]:
         group = "raw" if match["user"] else "password"
         if match[group] and match.start() - end <= MAX_DISTANCE:
             line = counter.line_at(match.start(group))
-            found = judge(username, match[group], line=line, kind="plain pair")
-            if found is not None:
-                yield found
+            yield from present(judge(username, match[group], line=line, kind="plain pair"))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sesguard.core.plaintext.endpoint import endpoint_in, with_endpoint
-from sesguard.core.plaintext.interface import FoundCredential, judge
+from sesguard.core.plaintext.interface import FoundCredential, judge, present
 from sesguard.core.plaintext.position import LineCounter, is_comment, logical_prefix
 
 _PAIR: Final = re.compile(
@@ -44,11 +44,9 @@ def _found(text: str) -> Iterator[FoundCredential]:
             kind, key = form
             host, port = endpoint_in(key)
             line = counter.line_at(match.start("password"))
-            found = judge(
-                match["user"], match["password"], line=line, kind=kind, host=host, port=port
+            yield from present(
+                judge(match["user"], match["password"], line=line, kind=kind, host=host, port=port)
             )
-            if found is not None:
-                yield found
 
 
 def _form(prefix: str, *, inline: bool) -> tuple[str, str] | None:
