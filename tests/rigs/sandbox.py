@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import boto3
+
+from sesguard.aws.session import AwsSession
 from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.sandbox import process
 from sesguard.sandbox.client import SandboxClient
 from sesguard.sandbox.model import SandboxInfo
 from sesguard.sandbox.process import Sandbox
-from sesguard.sandbox.seed import SeededKey, seed_account
+from sesguard.sandbox.seed import SeededKey, admin_session, seed_account
 
 LOOPBACK = "127.0.0.1"
 
@@ -48,12 +52,23 @@ class SandboxRig:
 
     def seed(self, **options: Any) -> SeededKey:
         """Make a domain, a user and a key; see `seed_account`."""
-        return seed_account(self.sandbox, **options)
+        return seed_account(self.sandbox, session=_admin_session(self.sandbox), **options)
 
     def login(self, key: SeededKey | None = None, *, region: str = "us-east-1") -> Login:
         """The SMTP login of a key; without one, of a freshly seeded account."""
         key = key or self.seed()
         return Login(key.access_key_id, derive_smtp_password(key.secret_key, region))
+
+    def aws(self, service: str, key: SeededKey | None = None, **options: Any) -> Any:
+        """A boto3 client of the sandbox: of its root user, or of that key."""
+        make: Any = boto3.client
+        return make(
+            service,
+            endpoint_url=self.info.endpoint_url,
+            aws_access_key_id=key.access_key_id if key else process.ADMIN_ACCESS_KEY,
+            aws_secret_access_key=key.secret_key.reveal() if key else process.ADMIN_ACCESS_KEY,
+            **{"region_name": "us-east-1", **options},
+        )
 
     def client_context(self) -> ssl.SSLContext:
         """A TLS context that trusts the sandbox's CA and nothing else."""
@@ -89,6 +104,11 @@ class SandboxRig:
             return transaction(connection, content, **options)
 
 
+@cache
+def _admin_session(sandbox: Sandbox) -> AwsSession:
+    return admin_session(sandbox)
+
+
 @contextmanager
 def running_sandbox(directory: Path, *, region: str = "us-east-1") -> Iterator[SandboxRig]:
     """Run a sandbox for the length of a block."""
@@ -111,12 +131,12 @@ def transaction(
     recipients: tuple[str, ...] = ("user@example.net",),
 ) -> tuple[int, str]:
     """MAIL, RCPT and DATA; gives the first refusal, or the reply to the end of DATA."""
-    for code, text in (
-        connection.mail(envelope_sender),
-        *(connection.rcpt(recipient) for recipient in recipients),
-    ):
-        if code != 250:
-            return code, text.decode()
+    code, text = connection.mail(envelope_sender)
+    for recipient in recipients:
+        if code == 250:
+            code, text = connection.rcpt(recipient)
+    if code != 250:
+        return code, text.decode()
     try:
         code, text = connection.data(mail() if content is None else content)
     except smtplib.SMTPDataError as error:

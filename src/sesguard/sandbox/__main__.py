@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from sesguard.errors import Error
-from sesguard.sandbox.model import DEFAULT_REGION, LOG_FILE
+from sesguard.sandbox.model import DEFAULT_REGION, LOG_FILE, LOGGER
 from sesguard.sandbox.service import Options, serve, set_up_logging
 
-_log = logging.getLogger("sesguard.sandbox")
+_log = logging.getLogger(LOGGER)
 
 
 def main() -> int:

@@ -67,7 +67,7 @@ class Control:
             return _failure(400, str(error))
 
     def _change_settings(self, body: bytes) -> object:
-        return self._state.change_settings(decode(body, dict[str, object]))
+        return self._state.change_settings(decode(body, dict[str, Any]))
 
     def _set_faults(self, body: bytes) -> None:
         self._state.faults.set(decode(body, list[Fault]))

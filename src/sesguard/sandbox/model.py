@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypedDict, TypeVar
+from typing import Annotated, Final, TypedDict, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 ACCOUNT_ID: Final = "123456789012"
 """The sandbox's one AWS account."""
@@ -22,6 +23,11 @@ STATE_FILE: Final = "sandbox.json"
 """In the sandbox's directory while it runs: a `SandboxInfo`."""
 CA_FILE: Final = "ca.pem"
 LOG_FILE: Final = "sandbox.log"
+LOGGER: Final = "sesguard.sandbox"
+"""What the sandbox's own lines of the log begin with."""
+
+Duration = Annotated[float, Meta(ge=0)]
+"""Seconds."""
 
 T = TypeVar("T")
 
@@ -78,9 +84,9 @@ class Fault:
 
     stage: Stage
     kind: FaultKind
-    count: int | None = None
+    count: Annotated[int, Meta(ge=0)] | None = None
     """How many times it strikes; None means until it is cleared."""
-    delay_s: float = 3600.0
+    delay_s: Duration = 3600.0
     """Duration of `FaultKind.SLOW` and `FaultKind.STALL`."""
 
 
@@ -90,9 +96,9 @@ class SandboxSettings:
 
     region: str = DEFAULT_REGION
     """Region of the SMTP endpoint: of its passwords, identities and quotas."""
-    new_key_delay_s: float = 0.0
+    new_key_delay_s: Duration = 0.0
     """How long a new or reactivated access key does not work yet."""
-    retired_key_delay_s: float = 0.0
+    retired_key_delay_s: Duration = 0.0
     """How long a deactivated or deleted access key still works."""
     max_send_rate: float = 10_000.0
     """Recipients a second; negative means no limit."""
@@ -100,7 +106,7 @@ class SandboxSettings:
     """Recipients in 24 hours; negative means no limit."""
     production_access: bool = True
     """Without it every recipient must be a verified identity too (the "SES sandbox")."""
-    idle_timeout_s: float = 60.0
+    idle_timeout_s: Duration = 60.0
     """How long the SMTP endpoint waits for a client's next line."""
 
 

@@ -29,7 +29,7 @@ import msgspec
 
 from sesguard.errors import SandboxError
 from sesguard.sandbox.client import SandboxClient
-from sesguard.sandbox.model import DEFAULT_REGION, LOG_FILE, STATE_FILE, SandboxInfo, decode
+from sesguard.sandbox.model import DEFAULT_REGION, LOG_FILE, LOGGER, STATE_FILE, SandboxInfo, decode
 from sesguard.system.files import ensure_directory, read_if_exists, remove_file
 from sesguard.system.locks import exclusive_lock
 from sesguard.system.processes import (
@@ -267,4 +267,6 @@ def _read_info(directory: Path) -> SandboxInfo | None:
 def _last_line(path: Path) -> str:
     state = read_if_exists(path)
     lines = state.content.decode("utf-8", "replace").strip().splitlines() if state else []
-    return lines[-1] if lines else "no reason given"
+    if not lines:
+        return "no reason given"
+    return lines[-1].partition(f"{LOGGER}: ")[2] or lines[-1]

@@ -46,6 +46,7 @@ def seed_account(
     user_name: str = "ses-smtp-user.20240101-101010",
     domain: str = "example.com",
     policy: Mapping[str, Any] | None = None,
+    session: AwsSession | None = None,
 ) -> SeededKey:
     """
     Make the domain, the user, its policy and its key.
@@ -55,11 +56,12 @@ def seed_account(
         user_name: Must not exist yet.
         domain: May exist already.
         policy: Instead of the console's policy.
+        session: Instead of a new one; a session that is used again saves time.
 
     Raises:
         AwsError: The sandbox refused something.
     """
-    session = admin_session(sandbox)
+    session = session or admin_session(sandbox)
     SesAccount(session).verify_domain(domain)
     keys = IamKeys(session)
     keys.create_user(user_name)

@@ -29,6 +29,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from sesguard.core.endpoints import require_region
 from sesguard.errors import SandboxError
 from sesguard.sandbox.dialogue import Dialogue
 from sesguard.sandbox.model import (
@@ -73,6 +74,7 @@ def serve(options: Options, *, ready: Callable[[SandboxInfo], None] = lambda _: 
         ready: Called once everything answers.
 
     Raises:
+        CredentialError: The region has not the form of one.
         SandboxError: A port cannot be opened.
         SystemFault: The directory cannot be written.
     """
@@ -80,7 +82,7 @@ def serve(options: Options, *, ready: Callable[[SandboxInfo], None] = lambda _: 
 
 
 async def _serve(options: Options, ready: Callable[[SandboxInfo], None]) -> None:
-    state = SandboxState(SandboxSettings(region=options.region))
+    state = SandboxState(SandboxSettings(region=require_region(options.region)))
     authority = CertificateAuthority()
     write_atomic(options.directory / CA_FILE, authority.certificate_pem, mode=0o644)
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import msgspec
 
@@ -42,7 +43,7 @@ class SandboxState:
         self.connections = ConnectionLog()
         self.trail = Trail(clock)
 
-    def change_settings(self, changes: dict[str, object]) -> SandboxSettings:
+    def change_settings(self, changes: dict[str, Any]) -> SandboxSettings:
         """
         Change some settings.
 

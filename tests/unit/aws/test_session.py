@@ -1,0 +1,46 @@
+"""Where a session finds its endpoint and its credentials."""
+
+import pytest
+
+from rigs.sandbox import SandboxRig
+from sesguard.aws.ses import SesAccount
+from sesguard.aws.session import AwsSession
+from sesguard.core.secret import Secret
+
+
+def test_the_environment_leads_to_the_sandbox(
+    rig: SandboxRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standard variables are enough; no code path knows of the sandbox."""
+    for name, value in rig.sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    SesAccount(AwsSession("eu-west-1")).verify_domain("example.com")
+
+    found = rig.aws("ses", region_name="eu-west-1").list_identities()["Identities"]
+    assert ["example.com"] == found
+
+
+def test_a_given_endpoint_and_key_win(rig: SandboxRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is handed in is used, whatever the environment says."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")
+    key = rig.seed()
+    session = AwsSession(
+        "us-east-1",
+        endpoint_url=rig.info.endpoint_url,
+        access_key=(key.access_key_id, key.secret_key),
+    )
+    SesAccount(session).verify_domain("example.org")
+
+    events = rig.aws("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "AccessKeyId", "AttributeValue": key.access_key_id}]
+    )["Events"]
+    assert ["VerifyDomainIdentity"] == [event["EventName"] for event in events]
+
+
+def test_clients_are_made_once(rig: SandboxRig) -> None:
+    """A session gives the same client each time, and two kinds of IAM client."""
+    session = AwsSession("us-east-1", access_key=("x", Secret("x")))
+
+    assert session.iam is session.iam
+    assert session.iam is not session.iam_once
