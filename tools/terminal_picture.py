@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(printed)
         return code
     prompt = " ".join([Path(options.command[0]).name, *options.command[1:]])
-    picture = draw(f"\x1b[1m$ {prompt}\x1b[0m\n\n{printed}", options.title)
+    picture = draw(f"\x1b[1m$ {prompt}\x1b[0m\n\n{printed.strip()}", options.title)
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     options.picture.write_text(picture, encoding="utf-8")
     return 0
@@ -126,7 +126,7 @@ def draw(printed: str, title: str) -> str:
     """Give the picture of a terminal's text as SVG."""
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
-        console.print(Text.from_ansi(NOT_A_STYLE.sub("", printed.rstrip())))
+        console.print(Text.from_ansi(NOT_A_STYLE.sub("", printed)))
         return console.export_svg(title=title, theme=THEME, code_format=SVG, unique_id="terminal")
 
 
