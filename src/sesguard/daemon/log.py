@@ -43,6 +43,13 @@ def printable(text: str, limit: int = _MAX_TEXT) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def reserve_standard_descriptors() -> None:
+    """Fill descriptors 0 to 2 where they are closed, or a client's socket would become our log."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 class JsonLog:
     """
     Writes events as lines of JSON.

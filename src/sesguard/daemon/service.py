@@ -43,7 +43,7 @@ from sesguard.daemon.build import (
 )
 from sesguard.daemon.control import ControlDialogue, StatusReport
 from sesguard.daemon.listeners import open_listeners
-from sesguard.daemon.log import JsonLog, LookupLog
+from sesguard.daemon.log import JsonLog, LookupLog, reserve_standard_descriptors
 from sesguard.daemon.sockets import CONTROL
 from sesguard.errors import Error, SettingsError
 from sesguard.lookup.desk import LookupDesk
@@ -71,6 +71,7 @@ def serve(settings: Settings) -> None:
     Raises:
         Error: It cannot start; no socket is left open.
     """
+    reserve_standard_descriptors()
     harden_process()
     log = JsonLog()
     user = require_user(settings.daemon.user) if is_root() else None
