@@ -118,6 +118,7 @@ class PrivateExim:
         self.directory = directory
         self.config = directory / "exim.conf"
         self.pid_file = directory / "spool" / "exim.pid"
+        self.log = directory / "log" / "mainlog"
         self.port = free_port()
         self.binary = exim_program()
         self.user = exim_user(self.binary)
@@ -185,7 +186,7 @@ class PrivateExim:
 
     def log_text(self) -> str:
         """The main log so far."""
-        state = read_if_exists(self.directory / "log" / "mainlog")
+        state = read_if_exists(self.log)
         return state.content.decode(errors="replace") if state else ""
 
     def bounced(self) -> int:

@@ -165,7 +165,7 @@ def test_real_world_configurations_come_back_to_the_byte(layout: str, path: Path
 
 
 _LINES = st.text(
-    st.characters(codec="utf-8", exclude_characters="\n\r\\\0", exclude_categories=("Cs",)),
+    st.characters(codec="utf-8", exclude_characters="\n\r\\\0"),
     max_size=60,
 )
 
