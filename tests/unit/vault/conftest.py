@@ -7,6 +7,7 @@ import pytest
 
 from sesguard.core.credential import Credential, CredentialVersion
 from sesguard.core.secret import Secret
+from sesguard.vault.generation import VaultContents
 from sesguard.vault.providers.keyfile import KeyfileProvider
 from sesguard.vault.vault import Vault
 
@@ -55,3 +56,27 @@ def filled(vault: Vault, rotate: Change) -> Vault:
     vault.update("other", rotate)
     vault.update("ses", rotate)
     return vault
+
+
+@pytest.fixture
+def known(filled: Vault) -> list[VaultContents]:
+    """The current and the previous contents of `filled`, as long as it is in order."""
+    current = filled.read()
+    path = filled.directory / "vault"
+    kept = path.read_bytes()
+    path.write_bytes(b"")
+    previous = filled.read_last_good()
+    path.write_bytes(kept)
+    assert (4, 3) == (current.generation, previous.generation)
+    return [current, previous]
+
+
+@pytest.fixture
+def sibling(tmp_path: Path, filled: Vault, rotate: Change) -> Vault:
+    """Another vault with the same key, as many generations and the same credential ids."""
+    sibling = Vault(tmp_path / "sibling", filled.provider)
+    sibling.create()
+    sibling.update("ses", rotate)
+    sibling.update("other", rotate)
+    sibling.update("ses", rotate)
+    return sibling
