@@ -133,12 +133,14 @@ def _require_unique(headers: tuple[tuple[str, str], ...]) -> None:
 
 
 def _mailboxes(value: str) -> list[Address]:
+    if not value:
+        return []
     mailboxes = [Address(_decoded(name), address) for name, address in getaddresses([value])]
     for mailbox in mailboxes:
         local, at, domain = mailbox.address.rpartition("@")
         if not (local and at and domain):
             raise MessageError("554 Transaction failed: Missing final '@domain'.")
-    return mailboxes if value else []
+    return mailboxes
 
 
 def _decoded(text: str) -> str:

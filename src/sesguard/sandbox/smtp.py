@@ -163,6 +163,13 @@ class SesSmtp(SMTP):
             _log.exception("a command from %s failed", self._dialogue.entry().snapshot())
         return "451 Temporary service failure"
 
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        # The parser of the standard library fails on broken addresses in more ways than it says.
+        try:
+            return super()._getaddr(arg)
+        except Exception:  # noqa: BLE001
+            return None, None
+
     async def _refuse_in_the_clear(self) -> bool:
         if self.tls_version is not None or self._dialogue.stripped:
             return False

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -215,3 +216,34 @@ def test_a_message_is_listed_once_per_acceptance(rig: SandboxRig) -> None:
         rig.send(login, mail(headers={"X-Number": str(number)}))
 
     assert list("01234") == [item.header("x-number") for item in rig.client.inbox()]
+
+
+def test_a_number_of_results_beyond_a_page_is_refused(rig: SandboxRig) -> None:
+    """CloudTrail's limit holds for a client that does not check it itself."""
+    credential = "Credential=x/20240101/us-east-1/cloudtrail/aws4_request"
+    status, answer = request(
+        rig,
+        "POST",
+        "/",
+        b'{"MaxResults": 51}',
+        {"Authorization": credential, "X-Amz-Target": "CloudTrail_20131101.LookupEvents"},
+    )
+
+    assert (status, json.loads(answer)["__type"]) == (400, "InvalidMaxResultsException")
+
+
+def test_another_program_on_the_port_is_not_taken_for_a_sandbox() -> None:
+    """An answer that is no status is our error."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(SandboxError, match="the answer is not that of a sandbox"):
+            SandboxClient(f"http://127.0.0.1:{server.getsockname()[1]}").status()
+        thread.join()
