@@ -45,7 +45,6 @@ _CLASS_OF_CODE: Final[dict[str, type[AwsError]]] = {
     "SignatureDoesNotMatch": AwsDenied,
     "UnauthorizedOperation": AwsDenied,
     "UnrecognizedClientException": AwsDenied,
-    "LimitExceededException": AwsThrottled,
     "PriorRequestNotComplete": AwsThrottled,
     "RequestLimitExceeded": AwsThrottled,
     "SlowDown": AwsThrottled,

@@ -64,6 +64,7 @@ def raised(error: Exception) -> AwsError:
         ("NoSuchEntity", 404, AwsMissing),
         ("NotFoundException", 404, AwsMissing),
         ("LimitExceeded", 409, AwsPermanent),
+        ("LimitExceededException", 400, AwsPermanent),
         ("EntityAlreadyExists", 409, AwsPermanent),
     ],
 )

@@ -202,6 +202,15 @@ def test_aws_settings_of_the_user_do_not_reach_it(
     assert b"MOTO_" not in environ
 
 
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, the message says which extra to install."""
+    monkeypatch.setitem(sys.modules, "moto", None)
+    with pytest.raises(SandboxError, match="not installed: moto") as caught:
+        start_sandbox(tmp_path)
+
+    assert caught.value.hint == 'install sesguard with the extra "sandbox"'
+
+
 def test_the_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runtime directory if there is one, else one of our own in /tmp."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
