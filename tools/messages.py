@@ -84,7 +84,7 @@ NOTES: Final = tuple(filter(None, map(region_note, ("me-south-1", "xx-unknown-1"
 
 _FUNCTIONS: Final = {"_", "N_", "message", "Message"}
 _ERROR_ROOT: Final = "Error"
-_WORD: Final = re.compile(r"[A-Za-z]{2}")
+_LETTER: Final = re.compile(r"[A-Za-z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _read_call(found: Found, place: str, call: ast.Call, errors: set[str]) -> No
 
 
 def _add(found: Found, place: str, text: Text) -> None:
-    if _WORD.search(re.sub(r"\{[^}]*\}", "", text.singular)):
+    if _LETTER.search(re.sub(r"\{[^}]*\}", "", text.singular)):
         found.texts[text].add(place)
 
 

@@ -1,10 +1,12 @@
 """The outcome of a command line, what runs one, and a terminal to run one on."""
 
-import contextlib
 import os
 import pty
+import select
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,18 +42,22 @@ class Cli(Protocol):
 
 
 def run_on_a_terminal(
-    *arguments: str, answers: str = "", environment: dict[str, str] | None = None
+    *arguments: str,
+    dialogue: Sequence[tuple[str, str]] = (),
+    environment: dict[str, str] | None = None,
+    timeout_s: float = 60.0,
 ) -> str:
     """
     Run the program with a terminal for its three streams.
 
     Args:
         arguments: After the program's name.
-        answers: What a person types.
+        dialogue: What the terminal must show, and what a person types then.
         environment: Added to ours.
+        timeout_s: The program is killed after this time.
 
     Returns:
-        What the terminal shows.
+        What the terminal showed.
     """
     master, slave = pty.openpty()
     process = subprocess.Popen(
@@ -63,12 +69,26 @@ def run_on_a_terminal(
         start_new_session=True,
     )
     os.close(slave)
-    os.write(master, answers.encode())
-    shown = b""
-    # Reading ends with EIO when the last process has closed the terminal.
-    with contextlib.suppress(OSError):
-        while data := os.read(master, 65536):
-            shown += data
-    os.close(master)
-    process.wait(60)
-    return shown.decode()
+    try:
+        return _talk(master, list(dialogue), time.monotonic() + timeout_s)
+    finally:
+        os.close(master)
+        process.kill()
+        process.wait()
+
+
+def _talk(terminal: int, dialogue: list[tuple[str, str]], deadline: float) -> str:
+    shown = ""
+    seen = 0
+    while select.select([terminal], [], [], max(deadline - time.monotonic(), 0))[0]:
+        # Reading ends with EIO when the last process has closed the terminal.
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:
+            break
+        shown += data.decode()
+        if dialogue and dialogue[0][0] in shown[seen:]:
+            seen = len(shown)
+            os.write(terminal, dialogue.pop(0)[1].encode())
+    assert not dialogue, f"the terminal never showed {dialogue[0][0]!r} after {shown!r}"
+    return shown

@@ -52,8 +52,7 @@ def from_file(output: Output, path: Path, username: str | None) -> Plaintext:
         UsageError: Several, and `username` does not say which.
         SystemFault: It cannot be read.
     """
-    content = read_file(path, max_bytes=MAX_BYTES).content
-    return _from_text(output, content, str(path), username)
+    return _from_text(output, _read(path), str(path), username)
 
 
 def from_stdin(output: Output, username: str | None) -> Plaintext:
@@ -242,10 +241,13 @@ def _require_key_id(text: str) -> str:
 def _read_key(output: Output, key_file: Path | None) -> Secret:
     if key_file is None:
         return output.ask_secret(_("Key of the encrypted file"))
-    content = read_file(key_file, max_bytes=MAX_BYTES).content
-    return Secret(content.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+    return Secret(_read(key_file).decode("utf-8", "surrogateescape").rstrip("\r\n"))
 
 
 def _decrypt(path: Path, key: Secret, iv: str | None) -> CredentialPart:
-    content = read_file(path, max_bytes=MAX_BYTES).content
-    return decrypt_credential_part(content, key, iv.encode() if iv is not None else None)
+    return decrypt_credential_part(_read(path), key, iv.encode() if iv is not None else None)
+
+
+def _read(path: Path) -> bytes:
+    """The content of a file that the user named; a link of the user's is followed."""
+    return read_file(path.resolve(), max_bytes=MAX_BYTES).content

@@ -2,14 +2,11 @@
 
 import json
 import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from rigs.command_line import Cli
+from rigs.command_line import Cli, run_on_a_terminal
 
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 PASSWORD = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9"
@@ -166,21 +163,41 @@ def test_reveal_of_nothing(cli: Cli, host: Path) -> None:
     assert "hint: run: sesguard credential import" in result.err
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 130)])
-def test_reveal_on_a_terminal(imported: Path, answer: str, code: int) -> None:
-    """A terminal is asked, and only a yes shows the password."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sesguard", "credential", "reveal", "ses"],
-        stdin=slave,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+@pytest.mark.parametrize(
+    ("language", "answer", "question", "shown"),
+    [
+        ("en", "y", "Show the password of ses on this terminal? [y/N]", True),
+        ("en", "YES", "Show the password", True),
+        ("en", "n", "Show the password", False),
+        ("en", "", "Show the password", False),
+        ("en", "s", "Show the password", False),
+        ("pt_BR", "s", "Mostrar a senha de ses neste terminal? [s/N]", True),
+        ("pt_BR", "não", "Mostrar a senha", False),
+    ],
+)
+def test_reveal_on_a_terminal(
+    imported: Path, language: str, answer: str, question: str, shown: bool
+) -> None:
+    """A terminal is asked, in its language, and only a yes shows the password."""
+    screen = run_on_a_terminal(
+        "credential",
+        "reveal",
+        "ses",
+        dialogue=[(question, f"{answer}\n")],
+        environment={"LANGUAGE": language},
     )
-    os.write(master, f"{answer}\n".encode())
-    out, err = process.communicate(timeout=60)
-    os.close(slave)
-    os.close(master)
 
-    assert code == process.returncode
-    assert b"Show the password of ses on this terminal?" in err
-    assert (PASSWORD.encode() in out) is (code == 0)
+    assert shown is (PASSWORD in screen)
+
+
+def test_reveal_with_another_state_directory(cli: Cli, config: Path, imported: Path) -> None:
+    """The audit log makes its directory where it is missing."""
+    state = imported / "state"
+    config.write_text(
+        config.read_text().replace(
+            f'state_directory = "{imported}"', f'state_directory = "{state}"'
+        )
+    )
+
+    assert 0 == cli("credential", "reveal", "ses", "--yes").code
+    assert (state / "audit.log").is_file()

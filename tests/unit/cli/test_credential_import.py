@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rigs.command_line import Cli, Result
+from rigs.command_line import Cli, Result, run_on_a_terminal
 from sesguard.config.load import load_settings
 from sesguard.core.credential import Credential, CredentialVersion
 from sesguard.core.encodings import encoded_forms
@@ -227,6 +227,7 @@ def test_several_credentials_are_listed(cli: Cli, host: Path, config: Path, tmp_
     [
         f"[{US_HOST}]:587 {KEY_ID}:{PASSWORD}\n[{US_HOST}]:465 {KEY_ID}:{EU_PASSWORD}\n",
         f"[{US_HOST}]:587 {KEY_ID}:{PASSWORD}\nsmtp.example.org {KEY_ID}:{EU_PASSWORD}\n",
+        f"smtp.example.com {KEY_ID}:{PASSWORD}\nsmtp.example.org {KEY_ID}:{EU_PASSWORD}\n",
     ],
 )
 def test_two_passwords_of_one_key(cli: Cli, host: Path, tmp_path: Path, text: str) -> None:
@@ -390,3 +391,51 @@ def test_encrypted_password_of_the_old_signature(cli: Cli, host: Path, tmp_path:
 
     assert 4 == result.code
     assert "signature version 2" in result.err
+
+
+def test_source_behind_a_link(cli: Cli, host: Path, config: Path, tmp_path: Path) -> None:
+    """A symbolic link that the user names is followed."""
+    (tmp_path / "real").write_text(f"{KEY_ID}:{PASSWORD}\n")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    assert 0 == cli("credential", "import", "--from", tmp_path / "link").code
+    assert KEY_ID == _current(config).username
+
+
+def test_access_key_on_a_terminal(host: Path, config: Path) -> None:
+    """A terminal is asked for both parts, and the secret key is not echoed."""
+    shown = run_on_a_terminal(
+        "credential",
+        "import",
+        "--access-key",
+        dialogue=[("Access key id: ", f"{KEY_ID}\n"), ("Secret access key: ", f"{SECRET_KEY}\n")],
+    )
+
+    assert KEY_ID == _current(config).username
+    assert SECRET_KEY not in shown
+
+
+@pytest.mark.parametrize("key_id", ["nonsense", PASSWORD])
+def test_key_id_on_a_terminal_that_is_none(host: Path, key_id: str) -> None:
+    """What is typed in place of the key id is refused and not repeated in the error."""
+    shown = run_on_a_terminal(
+        "credential",
+        "import",
+        "--access-key",
+        dialogue=[("Access key id: ", f"{key_id}\n"), ("Secret access key: ", f"{SECRET_KEY}\n")],
+    )
+
+    assert "the access key id does not have the form of one" in shown
+    assert 1 == shown.count(key_id)
+
+
+def test_paste_on_a_terminal(host: Path, config: Path) -> None:
+    """A terminal is told what to paste and how to end."""
+    run_on_a_terminal(
+        "credential",
+        "import",
+        "--stdin",
+        dialogue=[("then press Ctrl-D", f"{KEY_ID}:{PASSWORD}\n\x04")],
+    )
+
+    assert KEY_ID == _current(config).username

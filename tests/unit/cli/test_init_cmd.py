@@ -139,11 +139,17 @@ def test_directory_of_the_settings_keeps_its_mode(cli: Cli, tmp_path: Path) -> N
 
 def test_questions_on_a_terminal(config: Path, tmp_path: Path) -> None:
     """Without --region a terminal is asked; an empty answer leaves an option out."""
-    shown = run_on_a_terminal(
-        "init", "--base-directory", str(tmp_path / "base"), answers="sa-east-1\nexample.com\n\n"
+    run_on_a_terminal(
+        "init",
+        "--base-directory",
+        str(tmp_path / "base"),
+        dialogue=[
+            ("AWS region that mail goes out through: ", "sa-east-1\n"),
+            ("(empty: every sender)", "example.com\n"),
+            ("(empty: none)", "\n"),
+        ],
     )
 
-    assert "AWS region that mail goes out through" in shown
     ses = load_settings(config).credentials["ses"]
     assert (("sa-east-1",), ("example.com",), None) == (
         ses.regions,

@@ -105,3 +105,21 @@ def test_secret_from_a_pipe(output: Output) -> None:
 def test_answer_from_a_pipe(output: Output) -> None:
     """A question takes a line."""
     assert "typed" == output.ask("Name", default="x")
+
+
+def test_json_in_ascii_where_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the encoding lacks a letter the document is still JSON."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stream)
+    Output().print_json({"text": "não"})
+    stream.flush()
+
+    assert {"text": "não"} == json.loads(stream.buffer.getvalue())
+
+
+def test_story_goes_to_standard_output(output: Output, capfd: pytest.CaptureFixture[str]) -> None:
+    """A story is what its command is for, so it is data."""
+    output.heading("Part")
+    output.story("$ command")
+
+    assert "\nPart\n   $ command\n" == capfd.readouterr().out
