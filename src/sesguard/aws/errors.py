@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from botocore.exceptions import (  # noqa: TID251 - this package is the place for it
+from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError,  # noqa: A004 - botocore's, and only here
@@ -25,7 +25,7 @@ from botocore.exceptions import (  # noqa: TID251 - this package is the place fo
     PartialCredentialsError,
     ProfileNotFound,
 )
-from botocore.parsers import ResponseParserError  # noqa: TID251
+from botocore.parsers import ResponseParserError
 
 from sesguard.errors import AwsDenied, AwsError, AwsPermanent, AwsThrottled, AwsTransient
 

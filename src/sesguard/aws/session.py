@@ -14,8 +14,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-import boto3  # noqa: TID251 - this package is the place for it
-from botocore.config import Config  # noqa: TID251
+import boto3
+from botocore.config import Config
 
 from sesguard import __version__
 from sesguard.aws.errors import aws_errors

@@ -1,5 +1,6 @@
 """What every command is handed: settings, vault and output, each made when it is first used."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import click
 from sesguard.cli.output import Output
 from sesguard.config.load import load_settings, settings_path
 from sesguard.config.schema import CredentialSettings, Settings
+from sesguard.core.credential import Credential
+from sesguard.deploy.service import TargetService
 from sesguard.errors import UsageError
 from sesguard.vault.opening import open_vault
+from sesguard.vault.sealer import VaultSealer
 from sesguard.vault.vault import Vault
 
 
@@ -48,6 +52,20 @@ class App:
             VaultError: There is none, or it cannot be opened.
         """
         return open_vault(self.settings)
+
+    def targets(self) -> TargetService:
+        """
+        What rewires the mail programs of this host.
+
+        Raises:
+            SettingsError: As `settings`.
+        """
+        vault = self.vault()
+
+        def credentials() -> Mapping[str, Credential]:
+            return vault.read().credentials
+
+        return TargetService(self.settings, credentials, VaultSealer(vault.provider))
 
     def credential_settings(self, name: str | None) -> tuple[str, CredentialSettings]:
         """

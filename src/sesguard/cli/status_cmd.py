@@ -19,8 +19,11 @@ import click
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.credential_view import COLUMNS, describe, known_credentials, table_row
 from sesguard.cli.i18n import _, translate
+from sesguard.cli.target_cmd import state_words
 from sesguard.core.credential import Credential
 from sesguard.daemon.sockets import CONTROL, socket_path
+from sesguard.deploy.interface import Target, TargetState
+from sesguard.deploy.service import TargetService
 from sesguard.errors import CheckFailed, Error, SystemFault
 
 JSON_VERSION: Final = 1
@@ -110,11 +113,48 @@ def _daemon_problem(reason: str | None) -> Error | None:
     )
 
 
-SECTIONS: Final[list[SectionMaker]] = [vault_section, credentials_section, daemon_section]
+def targets_section(app: App) -> Section:
+    """What the mail programs of this host do about the credential."""
+    data: list[dict[str, object]] = []
+    try:
+        service = app.targets()
+        targets = [each for each in service.targets() if each.state is not TargetState.ABSENT]
+        data = [{"name": each.name, "state": each.state.value} for each in targets]
+        problem = next((bad for each in targets if (bad := _target_problem(service, each))), None)
+    except Error as error:
+        return Section("targets", data, problem=error)
+    states = ", ".join(f"{each.name} {state_words(each.state)}" for each in targets)
+    return Section(
+        "targets", data, _("targets: {states}").format(states=states or "-"), (), (), problem
+    )
+
+
+def _target_problem(service: TargetService, target: Target) -> Error | None:
+    if service.interrupted(target.name):
+        return CheckFailed(
+            "a change of {target} was interrupted",
+            hint="run: sesguard target apply {target}",
+            target=target.name,
+        )
+    if target.state is TargetState.PLAINTEXT:
+        return CheckFailed(
+            "{target} holds the credential in plaintext",
+            hint="run: sesguard target apply {target}",
+            target=target.name,
+        )
+    return None
+
+
+SECTIONS: Final[list[SectionMaker]] = [
+    vault_section,
+    credentials_section,
+    targets_section,
+    daemon_section,
+]
 """The screen, from top to bottom."""
 
 
-@click.command(help=_("Show the state of vault, credentials and daemon."))
+@click.command(help=_("Show the state of vault, credentials, mail programs and daemon."))
 @click.option("--json", "as_json", is_flag=True, help=_("Write JSON."))
 @pass_app
 def command(app: App, as_json: bool) -> None:

@@ -1,16 +1,14 @@
 """``sesguard target``: finds and rewires the mail programs of this host."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import click
 
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.i18n import _, translate_message
-from sesguard.core.credential import Credential
 from sesguard.deploy.interface import Check, Target, TargetState
-from sesguard.deploy.service import DEPLOYERS, TargetService
+from sesguard.deploy.service import DEPLOYERS
 from sesguard.errors import CheckFailed, UsageError
-from sesguard.vault.sealer import VaultSealer
 from sesguard.workflow.engine import Progress, StepReport
 
 _NAME = click.argument("name", type=click.Choice(list(DEPLOYERS)), default="exim")
@@ -28,14 +26,14 @@ def command() -> None:
 @pass_app
 def list_targets(app: App, as_json: bool) -> None:
     """Print every target."""
-    service = _service(app)
+    service = app.targets()
     targets = service.targets()
     if as_json:
         app.output.print_json({"version": 1, "targets": [_target_json(t) for t in targets]})
         return
     app.output.table(
         [_("TARGET"), _("STATE"), _("LAYOUT"), _("CONFIGURATION")],
-        [[t.name, _state_words(t.state), t.layout, t.config] for t in targets],
+        [[t.name, state_words(t.state), t.layout, t.config] for t in targets],
     )
     for target in targets:
         if service.interrupted(target.name):
@@ -52,7 +50,7 @@ def list_targets(app: App, as_json: bool) -> None:
 @pass_app
 def plan(app: App, name: str, as_json: bool) -> None:
     """Print steps and diff."""
-    found = _service(app).plan(name)
+    found = app.targets().plan(name)
     titles = [translate_message(step.title()) for step in found.steps]
     if as_json:
         app.output.print_json(
@@ -74,7 +72,7 @@ def plan(app: App, name: str, as_json: bool) -> None:
 @pass_app
 def apply(app: App, name: str, yes: bool) -> None:
     """Carry the plan out."""
-    service = _service(app)
+    service = app.targets()
     if not service.interrupted(name):
         found = service.plan(name)
         if found.steps:
@@ -93,7 +91,7 @@ def apply(app: App, name: str, yes: bool) -> None:
 @pass_app
 def verify(app: App, name: str, as_json: bool) -> None:
     """Print every check; a failed one is exit 1."""
-    checks = _service(app).verify(name)
+    checks = app.targets().verify(name)
     failed = [check for check in checks if not check.ok]
     if as_json:
         app.output.print_json(
@@ -122,19 +120,10 @@ def undo(app: App, name: str, force: bool, yes: bool) -> None:
     """Undo all that is in effect."""
     question = _("Put the plaintext credential back into the files of {name}?")
     app.output.confirm(question.format(name=name), assume_yes=yes)
-    if _service(app).undo(name, _listener(app), force=force):
+    if app.targets().undo(name, _listener(app), force=force):
         app.output.ok(_("{name} is as it was before").format(name=name))
     else:
         raise UsageError("there is nothing to undo for {target}", target=name)
-
-
-def _service(app: App) -> TargetService:
-    vault = app.vault()
-
-    def credentials() -> Mapping[str, Credential]:
-        return vault.read().credentials
-
-    return TargetService(app.settings, credentials, VaultSealer(vault.provider))
 
 
 def _listener(app: App) -> "_Printer":
@@ -160,7 +149,8 @@ class _Printer:
                 pass
 
 
-def _state_words(state: TargetState) -> str:
+def state_words(state: TargetState) -> str:
+    """A target's state, for people."""
     match state:
         case TargetState.ABSENT:
             return _("not installed")

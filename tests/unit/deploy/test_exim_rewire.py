@@ -105,6 +105,18 @@ def test_login_with_carets_is_found() -> None:
     assert one(ROUTE + block).credential_found
 
 
+def test_stock_lookup_without_a_route_to_ses_is_left_alone() -> None:
+    """Debian's authenticators look into passwd.client on every host; that alone means nothing."""
+    text = (
+        "plain:\n  driver = plaintext\n  client_send = ^${lookup{$host}lsearch{/x/passwd.client}}\n"
+    )
+
+    rewired = rewire({CONF: text}, WIRING, carries_credential=lambda v: "passwd.client" in v)
+
+    assert {CONF: text} == rewired.texts
+    assert not rewired.credential_found
+
+
 def test_two_authenticators_become_one() -> None:
     """LOGIN and PLAIN with the same credential are replaced by a single one."""
     second = authenticator("plain").replace("ses_login", "ses_plain")

@@ -128,12 +128,16 @@ class _Edits:
         return "".join(lines)
 
 
+def _never(_value: str) -> bool:
+    return False
+
+
 def rewire(
     texts: Mapping[Path, str],
     wiring: Wiring,
     *,
     definitions: Mapping[str, str] | None = None,
-    carries_credential: Callable[[str], bool] = lambda _value: False,
+    carries_credential: Callable[[str], bool] = _never,
 ) -> Rewired:
     """
     Change the text of one configuration.
@@ -143,7 +147,8 @@ def rewire(
         wiring: What it is to say.
         definitions: Macros that are defined elsewhere.
         carries_credential: Tells of a macro-expanded ``client_send`` whether it looks the
-            credential up in a file; one with a literal credential is recognised here.
+            credential up in a file. It counts only where something is delivered to SES; a literal
+            credential always counts.
 
     Raises:
         DeployError: The change cannot be made without a risk to mail.
@@ -152,12 +157,14 @@ def rewire(
     files = {path: _Edits(text.splitlines(keepends=True)) for path, text in texts.items()}
     instances = [(edits, block) for edits in files.values() for block in blocks(edits.lines)]
     transports = _upstream_transports([block for _, block in instances], wiring, known)
+    # Debian's stock authenticators look into passwd.client whether there is a route to SES or not.
+    looks_up = carries_credential if transports else _never
 
     found = False
     for edits, block in instances:
         if block.value("driver") == "smtp" and block.name in transports:
             _edit_transport(edits, block, wiring)
-        if block.name != AUTHENTICATOR and _is_carrier(block, known, carries_credential):
+        if block.name != AUTHENTICATOR and _is_carrier(block, known, looks_up):
             if not found:
                 edits.insert(block.start, _authenticator(wiring))
             for option in block.named("client_send"):
@@ -227,14 +234,12 @@ def _hosts(values: Iterable[str], known: Mapping[str, str]) -> list[str]:
     return [re.sub(r"(::\d+)?(/MX)?(\+.*)?$", "", host.strip("[]")) for host in hosts]
 
 
-def _is_carrier(
-    block: Block, known: Mapping[str, str], carries_credential: Callable[[str], bool]
-) -> bool:
+def _is_carrier(block: Block, known: Mapping[str, str], looks_up: Callable[[str], bool]) -> bool:
     if block.value("driver") != "plaintext":
         return False
     values = [expand_macros(value, known) for value in block.values("client_send")]
     return any(
-        (ACCESS_KEY_ID.search(value) and SMTP_PASSWORD.search(value)) or carries_credential(value)
+        (ACCESS_KEY_ID.search(value) and SMTP_PASSWORD.search(value)) or looks_up(value)
         for value in values
     )
 
