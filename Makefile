@@ -26,7 +26,7 @@ demo: packages ## The whole story on the embedded SES, under a minute, no AWS ac
 	@$(BIN)/sesguard demo $(ARGS)
 
 test: packages venv lint types layers check-messages ## Lint, types, layers, then all tests with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html:.cache/coverage/html $(FLOOR) $(ARGS)
+	@tools/pytest.sh $(FLOOR) $(ARGS)
 
 lint: venv ## ruff on everything, and a docstring on every public thing
 	@$(STEP) 'ruff check' $(BIN)/ruff check .
