@@ -168,10 +168,11 @@ def command(app: App, as_json: bool) -> None:
         for section in sections:
             _show(app, section)
     if problems:
+        first = next((each for each in problems if each.hint_template), problems[0])
         raise CheckFailed(
             "{problem_count} of {part_count} parts report a problem",
-            hint=problems[0].hint_template,
-            **problems[0].parameters,
+            hint=first.hint_template,
+            **first.parameters,
             problem_count=len(problems),
             part_count=len(sections),
         )

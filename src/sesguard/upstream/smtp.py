@@ -18,7 +18,6 @@ import base64
 import contextlib
 import re
 import smtplib
-import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,8 +27,9 @@ from typing import Final, Self
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.endpoints import Endpoint
 from sesguard.core.secret import REDACTED, Secret
-from sesguard.errors import Error, TemporaryFailure, UpstreamError
+from sesguard.errors import TemporaryFailure, UpstreamError
 from sesguard.upstream.dialogue import StarttlsClient, WrappedClient
+from sesguard.upstream.faults import network_error
 from sesguard.upstream.replies import Outcome, Reply, classify
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -215,7 +215,7 @@ class SmtpUpstream:
         except smtplib.SMTPResponseException as error:
             self._raise_for_response(error)
         except (OSError, UnicodeError) as error:
-            raise _network_error(error, self.endpoint, timeout_s) from error
+            raise network_error(error, self.endpoint, timeout_s) from error
 
     def _raise_for_response(self, error: smtplib.SMTPResponseException) -> None:
         if error.smtp_code < 0:
@@ -293,58 +293,6 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-def _network_error(error: OSError | UnicodeError, endpoint: Endpoint, timeout_s: float) -> Error:
-    host, port = endpoint.host, endpoint.port
-    match error:
-        case ssl.SSLCertVerificationError():
-            return UpstreamError(
-                "the TLS certificate of {host}:{port} does not verify: {reason}",
-                hint="check the host name, and ca_file when the endpoint has a CA of its own",
-                reason=error.verify_message,
-                host=host,
-                port=port,
-            )
-        case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | smtplib.SMTPServerDisconnected():
-            return TemporaryFailure("{host}:{port} closed the connection", host=host, port=port)
-        case ssl.SSLError():
-            return UpstreamError(
-                "no TLS with {host}:{port}: {reason}",
-                hint="check host and port: 465 and 2465 start with TLS, the others do not",
-                reason=error.reason or error.strerror,
-                host=host,
-                port=port,
-            )
-        case smtplib.SMTPNotSupportedError():
-            return UpstreamError(
-                "{host}:{port} does not offer STARTTLS",
-                hint="check host and port; something on the way may strip STARTTLS",
-                host=host,
-                port=port,
-            )
-        case TimeoutError():
-            return TemporaryFailure(
-                "{host}:{port} did not answer within {timeout:g} s",
-                timeout=timeout_s,
-                host=host,
-                port=port,
-            )
-        case socket.gaierror() | UnicodeError():
-            return TemporaryFailure(
-                "cannot find the host {host}: {reason}",
-                hint="check the name and the DNS of this host",
-                reason=getattr(error, "strerror", None) or error,
-                host=host,
-                port=port,
-            )
-        case _:
-            return TemporaryFailure(
-                "no connection to {host}:{port}: {reason}",
-                reason=error.strerror or type(error).__name__,
-                host=host,
-                port=port,
-            )
 
 
 def _redact(text: bytes, username: str, password: Secret) -> str:

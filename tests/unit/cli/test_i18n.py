@@ -92,7 +92,7 @@ def test_every_way_to_write_a_text_is_found(tool: ModuleType) -> None:
     """Calls of _, messages, errors of any depth, hints and worded parameters are all found."""
     texts = {(text.context, text.singular) for text in tool.extract().texts}
 
-    assert (None, "Show the state of vault, credentials and daemon.") in texts
+    assert (None, "Send one test message through the real path.") in texts
     assert (None, "{host} refused the login of {username}: {reply}") in texts
     assert (None, "check the address") in texts
     assert (None, "run: sesguard init (or name another file with --config)") in texts

@@ -21,6 +21,18 @@ ANSWER = {
     "log_lines_lost": 0,
 }
 
+
+@pytest.fixture(autouse=True)
+def exim_conf(host: Path, config: Path) -> Path:
+    """An Exim configuration of the test's own, so that the machine's is not looked at."""
+    path = host / "exim.conf"
+    path.write_text("begin routers\n")
+    with config.open("a") as settings:
+        settings.write('\n[target.exim]\nlayout = "monolithic"\nbinary = "/bin/true"\n')
+        settings.write(f'config_file = "{path}"\n')
+    return path
+
+
 StartDaemon = Callable[[bytes], list[bytes]]
 
 
@@ -148,3 +160,37 @@ def test_damaged_vault_still_lists(cli: Cli, host: Path, daemon: StartDaemon) ->
     assert 1 == result.code
     assert "vault: problem:" in result.out
     assert "AKIAIOSFODNN7EXAMPLE" in result.out
+
+
+PLAINTEXT = """
+begin routers
+ses:
+  driver = manualroute
+  domains = ! +local_domains
+  transport = ses
+  route_list = * email-smtp.us-east-1.amazonaws.com::587 byname
+begin transports
+ses:
+  driver = smtp
+  port = 587
+  hosts_require_auth = *
+  hosts_require_tls = *
+begin authenticators
+ses:
+  driver = plaintext
+  public_name = PLAIN
+  client_send = ^AKIAIOSFODNN7EXAMPLE^BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9
+"""
+
+
+def test_plaintext_is_a_problem(cli: Cli, host: Path, exim_conf: Path, daemon: StartDaemon) -> None:
+    """A mail program that still holds the credential in plaintext is named, without a password."""
+    daemon(_answer())
+    exim_conf.write_text(PLAINTEXT)
+
+    result = cli("status")
+
+    assert 1 == result.code
+    assert "targets: problem: exim holds the credential in plaintext" in result.out
+    assert "hint: run: sesguard target apply exim" in result.err
+    assert "BLBM" not in result.out + result.err
