@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import coverage
+
 from sesguard.config.load import load_settings
 from sesguard.errors import SettingsError
 
@@ -75,9 +77,9 @@ class Daemon:
         return document
 
     def log(self) -> list[dict[str, Any]]:
-        """All complete log lines; a line that is no JSON object fails the test."""
+        """All complete lines of JSON; what the interpreter itself prints is left out."""
         whole, _, _ = self.log_path.read_bytes().rpartition(b"\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Log lines of one event."""
@@ -114,6 +116,7 @@ def start_daemon(
         wrapper: Program and arguments that run the rest of their command line in their place.
         stderr: Where the log goes instead of into the log file.
     """
+    _open_coverage_directory()
     log_path = settings_path.with_name("sesguardd.log")
     program = [sys.executable, "-m", "sesguard.daemon", "--config", str(settings_path)]
     with log_path.open("ab") as log:
@@ -146,6 +149,15 @@ def running_daemon(
         yield daemon
     finally:
         daemon.stop()
+
+
+def _open_coverage_directory() -> None:
+    """Let the daemon, which has become another user by its end, leave its coverage there."""
+    current = coverage.Coverage.current()
+    if current is not None and os.geteuid() == 0:
+        directory = Path(current.config.data_file).absolute().parent
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o1777)
 
 
 def _is_ready(daemon: Daemon) -> bool:

@@ -1,6 +1,8 @@
 """Tests of sesguardd as a process: start, answer, change, stop, be killed."""
 
+import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,11 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rigs.daemon import Daemon, ask, running_daemon, start_daemon, wait_until
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.secret import Secret
+from sesguard.daemon.build import open_source
+from sesguard.daemon.log import JsonLog
+from sesguard.daemon.service import _Service
 
 EXIM_FIRST = b"^AKIA0000000000000001^first-password"
 EXIM_SECOND = b"^AKIA0000000000000002^second-password"
@@ -324,6 +330,32 @@ def test_sockets_of_the_service_manager_are_used(host: Any) -> None:
     assert exim.is_socket()
 
 
+def test_a_socket_count_that_is_wrong_is_an_error(host: Any) -> None:
+    """The service manager says that it passed sockets, and did not."""
+    environment = {"PATHS": f"{host.directory}/e.sock", "LISTEN_FDS": "90"}
+    wrapper = (sys.executable, "-c", LISTEN)
+    daemon = start_daemon(host.settings_path, environment=environment, wrapper=wrapper)
+
+    assert 4 == daemon.process.wait(20)
+    assert "LISTEN_FDS does not tell" in daemon.log_path.read_text()
+
+
+def test_when_every_socket_is_passed_the_directory_is_not_locked(host: Any) -> None:
+    """A daemon that is not root could not make the lock in a directory of root's."""
+    host.configure(postfix=[])
+    host.run.mkdir()
+    environment = {
+        "PATHS": f"{host.run}/exim.sock:{host.run}/control.sock",
+        "LISTEN_FDS": "2",
+        "LISTEN_FDNAMES": "exim:control",
+    }
+    wrapper = (sys.executable, "-c", LISTEN)
+
+    with running_daemon(host.settings_path, environment=environment, wrapper=wrapper) as daemon:
+        assert _is_answered(daemon, EXIM_FIRST)
+        assert ["control.sock", "exim.sock"] == sorted(path.name for path in host.run.iterdir())
+
+
 @contextlib.contextmanager
 def _service_manager(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -417,3 +449,38 @@ def test_a_reader_of_the_log_that_hangs_does_not_stop_the_mail(host: Any) -> Non
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_a_bug_is_logged_by_its_place_and_not_by_its_text(host: Any) -> None:
+    """The text of an exception may hold anything."""
+    reading, writing = os.pipe()
+    log = JsonLog(writing)
+    service = _Service(host.settings, open_source(host.settings, log), log)
+    try:
+        raise ZeroDivisionError("first-password")
+    except ZeroDivisionError as error:
+        bug = error
+    for context in ({"exception": bug}, {"message": "first-password"}):
+        with asyncio.Runner() as runner:
+            service._report_bug(runner.get_loop(), context)
+    written = os.read(reading, 65536)
+    os.close(reading)
+    os.close(writing)
+
+    entries = [json.loads(line) for line in written.splitlines()]
+    assert ["ZeroDivisionError", "NoneType"] == [entry["type"] for entry in entries]
+    assert __file__ in entries[0]["place"]
+    assert b"first-password" not in written
+
+
+def test_settings_that_came_from_no_file_cannot_be_read_again(host: Any) -> None:
+    """SIGHUP then changes nothing and says so."""
+    reading, writing = os.pipe()
+    log = JsonLog(writing)
+    settings = msgspec.structs.replace(host.settings, path=None)
+    _Service(settings, open_source(settings, log), log)._reload()
+    written = os.read(reading, 65536)
+    os.close(reading)
+    os.close(writing)
+
+    assert "settings.rejected" == json.loads(written)["event"]

@@ -204,6 +204,23 @@ def test_a_client_that_is_gone_hurts_nobody(
     assert [] == served.bugs
 
 
+def test_a_client_that_resets_its_connection_hurts_nobody(
+    counter: Callable[..., Any], serve: Callable[..., Any]
+) -> None:
+    """Closing with an answer unread is a reset for the server."""
+    made, served = _postfix(counter, serve)
+
+    with served.connect() as client:
+        client.sendall(QUERY)
+        assert REPLY == client.recv(len(REPLY), socket.MSG_PEEK)
+        client.sendall(QUERY[:9])
+        wait_until(lambda: any(link.received for link in served.links()), "half a request")
+    wait_until(lambda: not served.links(), "the connection to end")
+
+    assert [None, Reason.HUNG_UP] == _reasons(made)
+    assert [] == served.bugs
+
+
 @pytest.mark.parametrize("start", [_exim, _postfix])
 def test_an_oversize_request_is_closed(
     start: Callable[..., Any], counter: Callable[..., Any], serve: Callable[..., Any]
