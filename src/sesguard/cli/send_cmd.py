@@ -14,6 +14,7 @@ from typing import Final
 
 import click
 
+from sesguard.cli import params
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.i18n import N_, _
 from sesguard.config.schema import CredentialSettings, Settings
@@ -38,10 +39,18 @@ _HINTS: Final = {
 
 
 @click.command(help=_("Send one test message through the real path."))
-@click.option("--to", "recipient", required=True, metavar=_("ADDRESS"), help=_("Recipient."))
+@click.option(
+    "--to",
+    "recipient",
+    required=True,
+    type=params.address,
+    metavar=_("ADDRESS"),
+    help=_("Recipient."),
+)
 @click.option(
     "--from",
     "sender",
+    type=params.address,
     metavar=_("ADDRESS"),
     help=_("Sender. Default: canary_sender of the credential."),
 )

@@ -180,7 +180,7 @@ def test_address_that_is_none(cli: Cli, ready: Path, ses: Server, address: str) 
     """An address that could add to the message or the dialogue is refused."""
     result = cli("send", "--to", address, "--via", "direct")
 
-    assert 4 == result.code
+    assert 2 == result.code
     assert [] == ses.inbox.messages
 
 
