@@ -168,7 +168,7 @@ def _empty(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "code", "message"),
     [
-        (lambda host: host.settings_path.write_text("x = "), 2, "is not valid TOML"),
+        (lambda host: host.settings_path.write_text("x = "), 2, "not valid TOML"),
         (lambda host: host.settings_path.unlink(), 2, "there is no settings file"),
         (lambda host: _empty(host.directory / "vault"), 4, "there is no vault"),
         (lambda host: (host.directory / "vault.key").unlink(), 4, "there is no vault key"),
