@@ -17,10 +17,12 @@ from rigs.crash import count_points, killed_at
 from rigs.exim import RIGS, DebianEximRig, needs_exim
 from rigs.host import SENDER, MailHost, ignore
 from sesguard.core.encodings import encoded_forms
+from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.deploy.interface import TargetState
 from sesguard.deploy.steps import ReplaceFile
-from sesguard.errors import DeployError, Error, RolledBack
+from sesguard.errors import DeployError, Error, RolledBack, SettingsError
 from sesguard.sandbox.private_exim import CLIENT_SEND
+from sesguard.sandbox.seed import seed_account
 from sesguard.system.search import search_files
 from sesguard.workflow.engine import StepReport
 
@@ -187,6 +189,118 @@ def test_configuration_that_exim_refuses_is_put_back(new_host: NewHost, layout: 
         host.apply()
 
     assert before == host.exim.state()
+
+
+def test_undo_is_refused_once_the_credential_was_rotated(new_host: NewHost) -> None:
+    """Undo would put back a password that SES no longer takes, and mail would bounce."""
+    host = new_host(canary=False)
+    second = seed_account(host.sandbox, user_name="second", domain="example.com")
+    with host.daemon():
+        host.apply()
+        applied = host.exim.state()
+        password = derive_smtp_password(second.secret_key, host.sandbox.info.region)
+        host.import_credential(password=password, username=second.access_key_id)
+
+        with pytest.raises(DeployError, match="mail would bounce"):
+            host.undo()
+        assert applied == host.exim.state()
+        host.service().undo("exim", ignore, force=True)
+
+    assert host.password.reveal().encode() in host.exim.config.read_bytes()
+
+
+def test_requirement_that_a_conditional_hides_is_noticed(new_host: NewHost) -> None:
+    """What Exim makes of the file counts: here a macro takes hosts_require_auth out again."""
+    host = new_host(canary=False)
+    config = host.exim.config
+    text = config.read_text().replace("ses_smtp:\n  driver = smtp\n", "ses_smtp:\nDRIVER\n")
+    config.write_text("DRIVER = driver = smtp\n" + text)
+    before = host.exim.state()
+
+    with host.daemon(), pytest.raises(Error, match=r"not in effect|no transport"):
+        host.apply()
+
+    assert before == host.exim.state()
+
+
+def test_second_live_configuration_is_not_wiped(new_host: NewHost) -> None:
+    """A further Exim configuration beside the first one stops the plan; a backup does not."""
+    host = new_host(canary=False)
+    second = host.exim.config.with_name("outbound.conf")
+    second.write_bytes(host.exim.config.read_bytes())
+
+    with pytest.raises(DeployError, match="another Exim configuration"):
+        host.service().plan("exim")
+    second.rename(second.with_name("outbound.conf.old"))
+
+    assert host.service().plan("exim").steps
+
+
+def test_password_that_is_compared_with_is_not_replaced(new_host: NewHost) -> None:
+    """In a server_condition the word that takes its place would become a valid password."""
+    host = new_host(canary=False)
+    config = host.exim.config
+    config.write_text(
+        config.read_text()
+        + f"  server_condition = ${{if eq{{$auth3}}{{{host.password.reveal()}}}}}\n"
+    )
+
+    with pytest.raises(DeployError, match="used here for something else"):
+        host.service().plan("exim")
+
+
+def test_host_that_the_vault_does_not_serve_stops_the_change(new_host: NewHost) -> None:
+    """A second route to a region without a password would wait for ever."""
+    host = new_host(canary=False)
+    config = host.exim.config
+    config.write_text(
+        config.read_text().replace(
+            "begin transports\n",
+            "second:\n  driver = manualroute\n  transport = ses_smtp\n"
+            "  route_list = *.br email-smtp.sa-east-1.amazonaws.com\n\nbegin transports\n",
+        )
+    )
+    before = host.exim.state()
+
+    with host.daemon(), pytest.raises(RolledBack, match="sa-east-1"):
+        host.apply()
+
+    assert before == host.exim.state()
+
+
+def test_extra_file_is_followed_or_missed_loudly(new_host: NewHost) -> None:
+    """A link is resolved and its target wiped; a name that leads nowhere stops the plan."""
+    host = new_host(canary=False, extra_files=("shared.env",))
+    link = host.directory / "current.env"
+    link.symlink_to(host.extra_files[0])
+    host.extra_files = [link]
+    host.write_settings()
+    with host.daemon():
+        host.apply()
+        assert [] == copies(host)
+    host.extra_files = [host.directory / "typo.env"]
+    host.write_settings()
+
+    with pytest.raises(SettingsError, match="not there"):
+        host.service().plan("exim")
+
+
+def test_earlier_refusal_does_not_stop_the_test_mail(new_host: NewHost) -> None:
+    """A 535 left a retry record; the test mail is tried all the same, and apply succeeds."""
+    host = new_host()
+    good = host.exim.config.read_text()
+    wrong = "BA" + host.password.reveal()[2:][::-1]
+    host.exim.config.write_text(
+        good.replace(host.password.reveal(), wrong).replace("hosts_try_auth", "hosts_require_auth")
+    )
+    host.exim.inject(SENDER, "b@example.net")
+    host.exim.config.write_text(good)
+
+    with host.daemon():
+        host.apply()
+        host.exim.run_queue(force=True)
+
+    assert ["b@example.net"] == host.delivered()
 
 
 def test_unknown_credential_is_refused(new_host: NewHost) -> None:

@@ -43,7 +43,9 @@ def test_exim_delivers_through_lookup_over_verified_tls(applied: MailHost) -> No
     """With the daemon up, a mail is delivered with AUTH PLAIN over verified TLS."""
     with applied.daemon() as daemon:
         applied.exim.inject(SENDER, "b@example.net")
-        granted = [event for event in daemon.events("lookup.granted") if event.get("sender")]
+        granted = [
+            event for event in daemon.events("lookup.granted") if event.get("sender") == SENDER
+        ]
 
     mail = applied.sandbox.client.inbox()[0]
     assert ("b@example.net",) == mail.recipients

@@ -229,6 +229,11 @@ enabled = false
         """See `sesguard.deploy.steps.DeployContext`."""
         return self._known().needles
 
+    @property
+    def retired(self) -> Callable[[], list[bytes]]:
+        """See `sesguard.deploy.steps.DeployContext`."""
+        return self._known().retired
+
     def _known(self) -> KnownSecrets:
         return KnownSecrets(open_vault(load_settings(self._settings_file)).read().credentials)
 

@@ -7,7 +7,7 @@ Every version of every credential counts: an old password in a backup may still 
 from collections.abc import Mapping
 from typing import final
 
-from sesguard.core.credential import Credential
+from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.plaintext.redact import redact
 from sesguard.core.secret import Secret
@@ -24,6 +24,12 @@ class KnownSecrets:
             for version in credential.versions
             for password in version.passwords.values()
         ]
+        self._current: list[Secret] = [
+            password
+            for credential in credentials.values()
+            if (version := credential.labelled(StagingLabel.CURRENT)) is not None
+            for password in version.passwords.values()
+        ]
 
     def needles(self) -> dict[str, bytes]:
         """Every encoded form of every password, named by user and form."""
@@ -32,6 +38,18 @@ class KnownSecrets:
             for password, username in self._pairs
             for form, value in encoded_forms(password, username).items()
         }
+
+    def retired(self) -> list[bytes]:
+        """The passwords that are not those of a CURRENT version."""
+        return [
+            password.reveal().encode()
+            for password, _username in self._pairs
+            if password not in self._current
+        ]
+
+    def knows(self, text: str) -> bool:
+        """Whether `text` is one of the passwords."""
+        return any(Secret(text) == password for password, _username in self._pairs)
 
     def redacted(self, content: bytes) -> bytes:
         """`content` with every form of every password replaced by a harmless word."""

@@ -98,8 +98,10 @@ class TargetService:
             if interrupted is not None:
                 engine.abandon(interrupted)
             runs = engine.in_effect(name)
+            for run in () if force else runs:
+                engine.check_undo(run)
             for run in runs:
-                engine.undo(run, force=force)
+                engine.undo(run)
             return bool(runs) or interrupted is not None
 
     def history(self, name: str) -> list[Run]:

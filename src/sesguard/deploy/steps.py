@@ -6,7 +6,7 @@ to act on a file that changed since the plan was made.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -34,6 +34,11 @@ class DeployContext(Protocol):
         """Every form of every secret of the credential."""
         ...
 
+    @property
+    def retired(self) -> Callable[[], Sequence[bytes]]:
+        """Passwords that the vault knows and that are not CURRENT."""
+        ...
+
 
 class SavedFile(msgspec.Struct, frozen=True):
     """A file in a checkpoint."""
@@ -50,8 +55,10 @@ class SavedFile(msgspec.Struct, frozen=True):
         return SavedFile(path, state.content, state.uid, state.gid, state.mode)
 
     def restore(self) -> None:
-        """Put the file back: bytes, owner and mode."""
-        _write(self.path, FileState(self.content, self.uid, self.gid, self.mode))
+        """Put the file back: bytes, owner and mode. One that is as it was is left alone."""
+        state = FileState(self.content, self.uid, self.gid, self.mode)
+        if read_if_exists(Path(self.path)) != state:
+            _write(self.path, state)
 
 
 class ReplaceFile(Step[Any], frozen=True, kw_only=True, tag="replace-file"):
@@ -96,9 +103,20 @@ class ReplaceFile(Step[Any], frozen=True, kw_only=True, tag="replace-file"):
             )
         _write(self.path, FileState(self.new_content, state.uid, state.gid, state.mode))
 
-    def check_undo(self, context: DeployContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
-        """Refuse when somebody changed the file after us."""
-        if self._state().content != self.new_content:
+    def check_undo(self, context: DeployContext, checkpoint: bytes | None) -> None:
+        """Refuse when somebody changed the file after us, or when mail would bounce afterwards."""
+        assert checkpoint is not None
+        original = msgspec.json.decode(checkpoint, type=SavedFile).content
+        if any(password in original for password in context.retired()):
+            raise DeployError(
+                "undo would put a credential that is not CURRENT into {path}: mail would bounce",
+                hint="run undo with --force only if the old credential still works",
+                path=self.path,
+            )
+        state = read_if_exists(Path(self.path))
+        if state is None and self.purpose == "wipe":
+            return
+        if state is None or state.content != self.new_content:
             raise DeployError(
                 "{path} was changed after sesguard changed it; undo would lose that",
                 hint="run undo with --force to restore the original all the same",

@@ -9,7 +9,7 @@ Promises:
   error of the undo (exit 4); running the command again goes on from there.
 - After a crash, `finish` converges: a run that was going forward goes on forward, one that was
   going back goes on back.
-- `undo` of a finished run first asks every step whether a later change would be lost.
+- `check_undo` asks every step of a finished run whether a later change would be lost.
 
 One process at a time may run a workflow on a subject: the caller holds a lock.
 """
@@ -142,20 +142,23 @@ class Engine(Generic[ContextT]):
             self._journal.set_run_state(run.run_id, RunState.ROLLING_BACK, "abandoned")
         self._backward(run, state)
 
-    def undo(self, run: Run, *, force: bool = False) -> Run:
+    def check_undo(self, run: Run) -> None:
         """
-        Undo a finished run, in strict reverse.
-
-        Args:
-            run: A run in state DONE.
-            force: Undo also where a later change of somebody else would be lost.
+        Ask every step of a finished run whether its undo would destroy somebody's later change.
 
         Raises:
-            Error: A later change would be lost, or something could not be put back.
+            Error: It would.
         """
-        if not force:
-            for entry in reversed(self._journal.entries(run.run_id)):
-                self._step(entry).check_undo(self._context, entry.checkpoint)
+        for entry in reversed(self._journal.entries(run.run_id)):
+            self._step(entry).check_undo(self._context, entry.checkpoint)
+
+    def undo(self, run: Run) -> Run:
+        """
+        Undo a finished run, in strict reverse; call `check_undo` first.
+
+        Raises:
+            Error: Something could not be put back.
+        """
         self._journal.set_run_state(run.run_id, RunState.UNDOING)
         return self._backward(run, RunState.UNDONE)
 

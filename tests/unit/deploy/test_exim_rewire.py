@@ -219,6 +219,47 @@ def test_conditional_options_are_made_unconditional() -> None:
     assert rewired == one(rewired).texts[CONF]
 
 
+def test_every_branch_with_a_driver_gets_the_requirements() -> None:
+    """A transport whose driver line stands in both branches of a conditional."""
+    text = ROUTE.replace(
+        "ses_smtp:\n  driver = smtp\n",
+        "ses_smtp:\n.ifdef TESTING\n  driver = smtp\n.else\n  driver = smtp\n.endif\n",
+    )
+
+    rewired = one(text + authenticator("plain")).texts[CONF]
+
+    assert 2 == rewired.count("  driver = smtp\n  hosts_require_auth = *\n")
+
+
+def test_authenticator_is_put_outside_of_a_conditional() -> None:
+    """Credentials in the branches of a conditional: ours holds whichever branch is taken."""
+    other = authenticator("plain").replace("ses_login", "other")
+    text = ROUTE + f".ifdef A\n{authenticator('plain')}.else\n{other}.endif\n"
+
+    rewired = one(text).texts[CONF]
+
+    assert rewired.index(AUTHENTICATOR) < rewired.index(".ifdef A")
+    assert 1 == rewired.count("client_send")
+
+
+def test_authenticator_is_for_upstream_hosts_only() -> None:
+    """Another relay of the host keeps its own authenticator: ours has a condition."""
+    wiring = Wiring(Path("/run/s"), Path("/run/s/e"), None, frozenset({"mail.internal"}))
+
+    assert "email-smtp" in wiring.client_condition
+    assert "mail\\.internal" in wiring.client_condition
+    assert "client_condition = ${if match{$host}" in one(ROUTE + authenticator("plain")).texts[CONF]
+
+
+def test_choice_between_credentials_is_refused() -> None:
+    """A client_send that computes its credential is for a person to take apart."""
+    value = f"${{if eq{{$host}}{{a}}{{^{USER}^{PASSWORD}}}{{^user^word}}}}"
+    text = ROUTE + f"a:\n  driver = plaintext\n  public_name = PLAIN\n  client_send = {value}\n"
+
+    with pytest.raises(DeployError, match="chooses between credentials"):
+        one(text)
+
+
 def test_socket_change_updates_the_authenticator() -> None:
     """An earlier authenticator of ours with another socket is brought up to date."""
     old = one(ROUTE + authenticator("plain")).texts[CONF]

@@ -237,9 +237,9 @@ def test_undo_restores_and_is_refused_after_a_foreign_change(place: Place) -> No
     (place.directory / "b").write_text("mine")
 
     with pytest.raises(DeployError, match="b changed since"):
-        runner.undo(run)
+        runner.check_undo(run)
     assert ["new a", "mine", "new c"] == values(place)
-    undone = runner.undo(run, force=True)
+    undone = runner.undo(run)
 
     assert RunState.UNDONE is undone.state
     assert OLD == values(place)

@@ -40,6 +40,7 @@ from sesguard.deploy.exim.steps import (
     ReloadExim,
     SendCanary,
 )
+from sesguard.deploy.exim.syntax import logical_lines, macros
 from sesguard.deploy.interface import Check, CredentialReader, Plan, Target, TargetState
 from sesguard.deploy.known import KnownSecrets
 from sesguard.deploy.steps import CheckNoPlaintext, Rebuild, ReplaceFile
@@ -48,6 +49,10 @@ from sesguard.system.files import FileState, read_file
 from sesguard.system.search import search_files, walk_files
 from sesguard.workflow.step import Step
 
+_BACKUP: Final = re.compile(
+    r"~$|\.sw[a-z]$|[._-](bak|backup|old|orig|save|sav|copy|dist|dpkg-|rpm|ucf-|\d)", re.IGNORECASE
+)
+"""Names that editors, package managers and administrators give to copies."""
 _MASK: Final = re.compile(r"^(.)(\s*hide\s+\w+\s*=).*", re.DOTALL)
 
 
@@ -96,6 +101,7 @@ class EximDeployer:
         """See `Deployer.plan`."""
         program = self._program()
         layout = read_layout(program, self._target)
+        self._require_extra_files()
         edits: list[ReplaceFile] = []
         originals: dict[str, bytes] = {}
         for group in layout.groups:
@@ -119,21 +125,19 @@ class EximDeployer:
             self._program(),
             self._expected_answer,
             self._needles,
+            lambda: self._known().retired(),
             self._settings.state_directory / "candidate",
             self._target.pid_file,
         )
 
     def verify(self) -> list[Check]:
         """See `Deployer.verify`."""
-        name = self._credential_name()
         layout = read_layout(self._program(), self._target)
+        rewired = self._in_use(layout)
         context = self.context()
         checks = [
             _check(step.act, context, step.title())
-            for step in (
-                CheckLookup(socket=str(self._wiring().socket), credential_id=name),
-                CheckInstalled(config=str(layout.config)),
-            )
+            for step in (self._check_lookup(rewired), self._check_installed(layout, rewired))
         ]
         for group in layout.groups:
             pending = self._edits(layout, group)
@@ -147,16 +151,15 @@ class EximDeployer:
     def _change(self, layout: EximLayout, edits: list[ReplaceFile]) -> Sequence[Step[Any]]:
         """The steps from the question to the daemon to the test mail."""
         name = self._credential_name()
-        steps: list[Step[Any]] = [
-            CheckLookup(socket=str(self._wiring().socket), credential_id=name)
-        ]
-        candidate = self._candidate(layout, edits)
+        rewired = self._in_use(layout)
+        steps: list[Step[Any]] = [self._check_lookup(rewired)]
+        candidate = self._candidate(layout, edits, rewired.transports)
         if candidate is not None:
             steps.append(candidate)
         steps += [ReloadExim(when="undo"), *edits]
         if layout.rebuild:
             steps.append(Rebuild(command=layout.rebuild, generated=str(layout.config)))
-        steps += [CheckInstalled(config=str(layout.config)), ReloadExim(when="apply")]
+        steps += [self._check_installed(layout, rewired), ReloadExim(when="apply")]
         if self._target.canary:
             credential = self._credential_settings()
             if credential.canary_sender is None:
@@ -170,20 +173,54 @@ class EximDeployer:
             )
         return steps
 
-    def _candidate(self, layout: EximLayout, edits: list[ReplaceFile]) -> CheckCandidate | None:
+    def _check_lookup(self, rewired: Rewired) -> CheckLookup:
+        credential = self._credential_settings()
+        domain = next(iter(credential.sender_domains), "")
+        return CheckLookup(
+            socket=str(self._wiring().socket),
+            credential_id=self._credential_name(),
+            hosts=rewired.hosts,
+            sender=credential.canary_sender or (f"postmaster@{domain}" if domain else ""),
+        )
+
+    @staticmethod
+    def _check_installed(layout: EximLayout, rewired: Rewired) -> CheckInstalled:
+        return CheckInstalled(config=str(layout.config), transports=rewired.transports)
+
+    def _in_use(self, layout: EximLayout) -> Rewired:
+        group = next(group for group in layout.groups if group.in_use)
+        return self._rewired(layout, group)[1]
+
+    def _require_extra_files(self) -> None:
+        """A name in the settings that leads nowhere would make "no copy is left" a lie."""
+        for path in self._target.extra_files:
+            if not path.exists():
+                raise SettingsError(
+                    "target.exim.extra_files names {path}, which is not there",
+                    hint="correct the name or take it out",
+                    path=path,
+                )
+
+    def _candidate(
+        self, layout: EximLayout, edits: list[ReplaceFile], transports: tuple[str, ...]
+    ) -> CheckCandidate | None:
         changed = {edit.path: edit.new_content for edit in edits}
         group = next(group for group in layout.groups if group.in_use)
         files = {
             str(path): changed.get(str(path)) or read_file(path).content for path in group.files
         }
         if layout.name == "monolithic":
-            return CheckCandidate(files=files, main=str(layout.config))
+            return CheckCandidate(files=files, main=str(layout.config), transports=transports)
         if layout.name == "debian":
             directory = self._target.debian_directory
             options = directory / "update-exim4.conf.conf"
             files[str(options)] = read_file(options).content
             return CheckCandidate(
-                files=files, main="", rebuild=layout.rebuild, directory=str(directory)
+                files=files,
+                main="",
+                transports=transports,
+                rebuild=layout.rebuild,
+                directory=str(directory),
             )
         return None
 
@@ -205,8 +242,14 @@ class EximDeployer:
             )
         known = self._known()
         found: list[tuple[ReplaceFile, FileState]] = []
+        if not all(map(known.knows, rewired.carried)):
+            raise DeployError(
+                "{path} holds a credential that is not in the vault",
+                hint="run: sesguard credential import --from {path}",
+                path=group.files[0],
+            )
         for path, state in states.items():
-            self._require_known(path, known.redacted(state.content))
+            _require_unused(path, rewired.texts[path], known)
             new = known.redacted(_encode(rewired.texts[path]))
             if new != state.content:
                 found.append((ReplaceFile.of(path, state, new, "edit"), state))
@@ -227,8 +270,8 @@ class EximDeployer:
         skip = edited | ({str(layout.config)} if layout.rebuild else set())
         known = self._known()
         found: list[tuple[ReplaceFile, FileState]] = []
-        for path in walk_files(layout.places):
-            if str(path) in skip or str(path) in {str(step.path) for step, _ in found}:
+        for path in sorted(set(walk_files(layout.places))):
+            if str(path) in skip:
                 continue
             state = read_file(path)
             content = state.content
@@ -237,6 +280,7 @@ class EximDeployer:
                 content = known.without_lines(content)
             new = known.redacted(content)
             if new != state.content:
+                self._require_not_live(path, state)
                 found.append((ReplaceFile.of(path, state, new, "wipe"), state))
         return found
 
@@ -252,15 +296,25 @@ class EximDeployer:
                 username=item.username,
             )
 
+    def _require_not_live(self, path: Path, state: FileState) -> None:
+        """Refuse to wipe what may be the configuration of a second Exim: its mail would bounce."""
+        if _BACKUP.search(path.name) or path in self._target.extra_files:
+            return
+        if rewire({path: _decode(state.content)}, self._wiring()).credential_found:
+            raise DeployError(
+                "{path} is another Exim configuration with the credential in it",
+                hint="if it is a backup, move it away or name it in target.exim.extra_files",
+                path=path,
+            )
+
     def _known(self) -> KnownSecrets:
         return KnownSecrets(self._credentials())
 
     def _needles(self) -> Mapping[str, bytes]:
         return self._known().needles()
 
-    def _expected_answer(self, credential_id: str) -> Secret:
+    def _expected_answer(self, credential_id: str, host: str) -> Secret:
         version = self._credential(credential_id).current()
-        host = self._settings.credentials[credential_id].smtp_host
         password = version.password_for(host).reveal()
         return Secret("^" + version.username + "^" + password.replace("^", "^^"))
 
@@ -348,6 +402,28 @@ def _looks_up(files: Sequence[Path]) -> Callable[[str], bool]:
     """Whether a client_send looks the credential up in one of `files`."""
     names = [path.name for path in files]
     return lambda value: any(name in value for name in names)
+
+
+def _require_unused(path: Path, text: str, known: KnownSecrets) -> None:
+    """
+    Refuse when the password does more in this file than to be sent to SES.
+
+    In a comparison (``server_condition``) the word that takes its place would become a password.
+    """
+    lines = text.splitlines()
+    logical = list(logical_lines(lines))
+    defined = {line.start: name for line in logical for name in macros([line.text])}
+    holding = [line for line in logical if known.redacted(_encode(line.text)) != _encode(line.text)]
+    for line in holding:
+        name = defined.get(line.start)
+        users = [other for other in logical if name and name in other.text and other is not line]
+        if name is None or users:
+            raise DeployError(
+                "{path}, line {line}: the password is used here for something else as well",
+                hint="change that by hand first, then plan again",
+                path=path,
+                line=(users[0] if users else line).start + 1,
+            )
 
 
 def _decode(content: bytes) -> str:

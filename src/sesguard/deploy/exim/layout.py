@@ -16,7 +16,7 @@ from typing import Final
 
 from sesguard.config.schema import EximTargetSettings
 from sesguard.deploy.exim.program import EximProgram
-from sesguard.deploy.exim.syntax import includes
+from sesguard.deploy.exim.syntax import expand_macros, includes, macros
 from sesguard.errors import DeployError
 from sesguard.system.files import read_file, read_if_exists
 
@@ -64,7 +64,7 @@ def read_layout(program: EximProgram, settings: EximTargetSettings) -> EximLayou
     Raises:
         DeployError: The layout that the settings name is not there.
     """
-    config = program.config_file()
+    config = program.config_file().resolve()
     name = _guess(config) if settings.layout == "auto" else settings.layout
     if name == "debian":
         return _debian(config, settings)
@@ -152,6 +152,7 @@ def _cpanel(config: Path, settings: EximTargetSettings) -> EximLayout:
 def _with_includes(config: Path) -> tuple[Path, ...]:
     """A configuration and what it includes, each once, in the order of Exim's reading."""
     files: list[Path] = []
+    known: dict[str, str] = {}
     todo = [config]
     while todo:
         path = todo.pop(0)
@@ -159,13 +160,15 @@ def _with_includes(config: Path) -> tuple[Path, ...]:
             continue
         files.append(path)
         text = read_file(path).content.decode("utf-8", "surrogateescape")
-        todo += [Path(name) for name in includes(text.splitlines()) if name.startswith("/")]
+        known = {**macros(text.splitlines()), **known}
+        names = [expand_macros(name, known) for name in includes(text.splitlines())]
+        todo += [Path(name).resolve() for name in names if name.startswith("/")]
     return tuple(files)
 
 
 def _places(paths: list[Path], settings: EximTargetSettings) -> tuple[Path, ...]:
     """`paths`, the backups that lie beside them under similar names, and the settings' own list."""
-    found: set[Path] = set(settings.extra_files)
+    found: set[Path] = {path.resolve() for path in settings.extra_files}
     for path in paths:
         found.add(path)
         if path.is_file():
@@ -173,5 +176,6 @@ def _places(paths: list[Path], settings: EximTargetSettings) -> tuple[Path, ...]
             found.update(path.parent.glob(f"{path.name}*"))
             found.update(path.parent.glob(f".{path.name}*"))
         if path.is_file() and path.parent.name.startswith("exim"):
-            found.add(path.parent)
+            # Not what is below: a spool may be there.
+            found.update(item for item in path.parent.iterdir() if item.is_file())
     return tuple(sorted(found))

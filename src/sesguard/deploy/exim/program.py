@@ -9,11 +9,13 @@ Raises `DeployError` when Exim does not answer as expected, `SystemFault` when i
 import re
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sesguard.core.secret import Secret
+from sesguard.deploy.exim.rewire import AUTHENTICATOR, NOT_RELEASED, REQUIRED
 from sesguard.errors import DeployError, SystemFault
 from sesguard.system.files import find_program, read_if_exists
 from sesguard.system.privileges import User, require_user
@@ -105,9 +107,34 @@ class EximProgram:
             if failed and re.search(r"missing|unknown|unbalanced|syntax", failed[1]):
                 raise _rejected(config, failed[1])
 
-    def ask_lookup(self, socket: Path, credential_id: str, user: User) -> Secret:
+    def check_effective(self, config: Path, transports: Sequence[str]) -> None:
+        """
+        See that what Exim makes of a configuration, with its conditionals, is what was written.
+
+        Raises:
+            DeployError: A requirement or the authenticator is not in effect.
+        """
+        problem = None
+        for transport in transports:
+            listing = self.run("-bP", "transport", transport, config=config).output.splitlines()
+            for name in REQUIRED:
+                if f"{name} = *" not in listing:
+                    problem = f"{name} of transport {transport}"
+        authenticators = self.run("-bP", "authenticators", config=config).output
+        if NOT_RELEASED not in authenticators:
+            problem = f"authenticator {AUTHENTICATOR}"
+        if problem is not None:
+            raise DeployError(
+                "{what} is not in effect in {config}",
+                hint="look at the .ifdef lines around it",
+                what=problem,
+                config=config,
+            )
+
+    def ask_lookup(self, socket: Path, host: str, sender: str, user: User) -> Secret:
         """What the lookup answers when Exim asks as `user`: ``^USER^PASSWORD`` or an error text."""
-        expression = f"${{readsocket{{{socket}}}{{plain {credential_id}\\n}}{{5s}}}}"
+        request = f"plainx {host}|127.0.0.1|check|check|{sender}\\n"
+        expression = f"${{readsocket{{{socket}}}{{{request}}}{{5s}}}}"
         completed = self.run("-be", expression, config=Path("/dev/null"), user=(user.uid, user.gid))
         return Secret(completed.output.strip())
 
@@ -132,6 +159,11 @@ class EximProgram:
             timeout_s=_CANARY_TIMEOUT_S,
         )  # fmt: skip
         text = completed.errors + completed.output
+        if "retry time not reached" in text:
+            # An earlier refusal left a retry record; -M tries all the same, and clears it.
+            for message_id in _DELIVERING.findall(text)[:1]:
+                again = self.run("-v", "-M", message_id, timeout_s=_CANARY_TIMEOUT_S)
+                text += again.errors + again.output
         accepted = _ACCEPTED.search(text)
         if completed.ok and accepted and "Completed" in text:
             reply = _REPLY.search(accepted[0])

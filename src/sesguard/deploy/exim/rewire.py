@@ -35,12 +35,13 @@ NOT_RELEASED: Final = "credential-not-released"
 """A file in the runtime directory that never exists; reading it makes Exim defer."""
 
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/+-]*")
-_REQUIRED: Final = {
+REQUIRED: Final = {
     "hosts_require_auth": "*",
     "hosts_require_tls": "*",
     "tls_verify_hosts": "*",
     "tls_verify_cert_hostnames": "*",
 }
+"""What every transport to SES must have."""
 _DROPPED: Final = frozenset({"hosts_try_auth", "hosts_avoid_tls", "tls_try_verify_hosts"})
 
 
@@ -72,6 +73,12 @@ class Wiring:
         return is_ses_host(host) or host.lower().rstrip(".") in self.hosts
 
     @property
+    def client_condition(self) -> str:
+        """True for upstream hosts only, so that another relay keeps its own authenticator."""
+        others = "".join(f"|{re.escape(host)}" for host in sorted(self.hosts))
+        return f"${{if match{{$host}}{{\\N(?i)^({SES_HOST.pattern}{others})$\\N}}}}"
+
+    @property
     def client_send(self) -> str:
         """
         The value of ``client_send``.
@@ -96,6 +103,10 @@ class Rewired:
     """New text of each file, changed or not."""
     transports: tuple[str, ...]
     """Transports that deliver to SES."""
+    carried: tuple[str, ...]
+    """Every literal password that an authenticator carried."""
+    hosts: tuple[str, ...]
+    """Upstream hosts that are delivered to."""
     credential_found: bool
     """Whether an authenticator carried the credential (or its lookup in a file) itself."""
     in_place: bool
@@ -156,19 +167,21 @@ def rewire(
     known = {**_all_macros(texts.values()), **(definitions or {})}
     files = {path: _Edits(text.splitlines(keepends=True)) for path, text in texts.items()}
     instances = [(edits, block) for edits in files.values() for block in blocks(edits.lines)]
-    transports = _upstream_transports([block for _, block in instances], wiring, known)
+    transports, hosts = _upstream_transports([block for _, block in instances], wiring, known)
     # Debian's stock authenticators look into passwd.client whether there is a route to SES or not.
     looks_up = carries_credential if transports else _never
 
     found = False
+    carried: list[str] = []
     for edits, block in instances:
         if block.value("driver") == "smtp" and block.name in transports:
             _edit_transport(edits, block, wiring)
         if block.name != AUTHENTICATOR and _is_carrier(block, known, looks_up):
             if not found:
-                edits.insert(block.start, _authenticator(wiring))
+                edits.insert(_outside(edits.lines, block.start), _authenticator(wiring))
             for option in block.named("client_send"):
                 edits.remove(option)
+                carried += SMTP_PASSWORD.findall(expand_macros(option.value, known))
             found = True
     present = [(edits, block) for edits, block in instances if block.name == AUTHENTICATOR]
     for edits, block in present:
@@ -176,6 +189,8 @@ def rewire(
     return Rewired(
         {path: edits.result() for path, edits in files.items()},
         tuple(sorted(transports)),
+        tuple(carried),
+        tuple(sorted(hosts)),
         found,
         found or bool(present),
     )
@@ -190,15 +205,18 @@ def _all_macros(texts: Iterable[str]) -> dict[str, str]:
 
 def _upstream_transports(
     instances: list[Block], wiring: Wiring, known: Mapping[str, str]
-) -> set[str]:
-    """Names of the smtp transports whose mail goes to SES, and to SES only."""
+) -> tuple[set[str], set[str]]:
+    """The smtp transports whose mail goes to SES, and to SES only; and the hosts they go to."""
     smtp = {block.name for block in instances if block.value("driver") == "smtp"}
     ours: set[str] = set()
+    upstream: set[str] = set()
     others: dict[str, str] = {}
     for block in instances:
         if block.value("driver") == "smtp":
             hosts = _hosts(block.values("hosts"), known)
-            ours |= {block.name} if any(map(wiring.is_upstream, hosts)) else set()
+            named = set(filter(wiring.is_upstream, hosts))
+            ours |= {block.name} if named else set()
+            upstream |= named
             continue
         transport = expand_macros(block.value("transport") or "", known).strip()
         if transport not in smtp:
@@ -206,6 +224,7 @@ def _upstream_transports(
         hosts = _hosts([*block.values("route_list"), *block.values("route_data")], known)
         if hosts and all(map(wiring.is_upstream, hosts)):
             ours.add(transport)
+            upstream |= set(hosts)
         else:
             others.setdefault(transport, block.name)
     for name in sorted(ours & others.keys()):
@@ -215,7 +234,7 @@ def _upstream_transports(
             transport=name,
             router=others[name],
         )
-    return ours
+    return ours, upstream
 
 
 def _hosts(values: Iterable[str], known: Mapping[str, str]) -> list[str]:
@@ -238,10 +257,14 @@ def _is_carrier(block: Block, known: Mapping[str, str], looks_up: Callable[[str]
     if block.value("driver") != "plaintext":
         return False
     values = [expand_macros(value, known) for value in block.values("client_send")]
-    return any(
-        (ACCESS_KEY_ID.search(value) and SMTP_PASSWORD.search(value)) or looks_up(value)
-        for value in values
-    )
+    literal = [v for v in values if ACCESS_KEY_ID.search(v) and SMTP_PASSWORD.search(v)]
+    if any("${" in value for value in literal):
+        raise DeployError(
+            "authenticator {name} chooses between credentials in its client_send",
+            hint="give the other host an authenticator of its own, then plan again",
+            name=block.name,
+        )
+    return bool(literal) or any(map(looks_up, values))
 
 
 def _authenticator(wiring: Wiring) -> list[str]:
@@ -250,6 +273,7 @@ def _authenticator(wiring: Wiring) -> list[str]:
         f"{AUTHENTICATOR}:\n",
         "  driver = plaintext\n",
         "  public_name = PLAIN\n",
+        f"  client_condition = {wiring.client_condition}\n",
         f"  hide client_send = {wiring.client_send}\n",
         "\n",
     ]
@@ -270,15 +294,13 @@ def _edit_authenticator(edits: _Edits, block: Block, wiring: Wiring, *, keep: bo
 
 
 def _edit_transport(edits: _Edits, block: Block, wiring: Wiring) -> None:
-    wanted = dict(_REQUIRED)
+    wanted = dict(REQUIRED)
     certificates = block.named("tls_verify_certificates")
     if wiring.ca_file is not None:
         wanted["tls_verify_certificates"] = str(wiring.ca_file)
     elif not certificates or any(o.value in {"", "/dev/null"} for o in certificates):
         wanted["tls_verify_certificates"] = "system"
 
-    driver = block.named("driver")[0]
-    indent = re.match(r"[ \t]*", edits.lines[driver.start])
     added = []
     for name, value in wanted.items():
         present = block.named(name)
@@ -287,12 +309,27 @@ def _edit_transport(edits: _Edits, block: Block, wiring: Wiring) -> None:
             continue
         for option in present:
             edits.remove(option)
-        added.append(f"{indent[0] if indent else ''}{name} = {value}\n")
+        added.append(f"{name} = {value}\n")
     for name in _DROPPED:
         for option in block.named(name):
             edits.remove(option)
-    if added:
-        edits.insert(driver.end, added)
+    # Each branch of a conditional may have a driver line of its own.
+    for driver in block.named("driver") if added else ():
+        indent = re.match(r"[ \t]*", edits.lines[driver.start])
+        edits.insert(driver.end, [f"{indent[0] if indent else ''}{line}" for line in added])
+
+
+def _outside(lines: list[str], line: int) -> int:
+    """The line of the outermost ``.ifdef`` that `line` stands in, or `line` itself."""
+    depth, start = 0, line
+    for number, text in enumerate(lines[:line]):
+        word = text.strip().split(maxsplit=1)[0] if text.strip() else ""
+        if word in {".ifdef", ".ifndef"}:
+            start = number if depth == 0 else start
+            depth += 1
+        elif word == ".endif":
+            depth -= 1
+    return start if depth > 0 else line
 
 
 def _is_conditional(lines: list[str], block: Block, option: Option) -> bool:

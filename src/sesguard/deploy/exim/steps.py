@@ -1,7 +1,7 @@
 """The steps that only Exim needs; see `sesguard.deploy.exim.deployer` for their order."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -21,9 +21,11 @@ class EximContext:
     """What Exim's steps work on."""
 
     program: EximProgram
-    expected_answer: Callable[[str], Secret]
-    """What sesguardd must answer for a credential: from the vault, at the moment it is asked."""
+    expected_answer: Callable[[str, str], Secret]
+    """What sesguardd must answer for a credential and a host: from the vault, when it is asked."""
     needles: Callable[[], Mapping[str, bytes]]
+    """See `sesguard.deploy.steps.DeployContext`."""
+    retired: Callable[[], Sequence[bytes]]
     """See `sesguard.deploy.steps.DeployContext`."""
     scratch: Path
     """Directory of ours for a candidate configuration; made, and removed again, by the step."""
@@ -35,6 +37,10 @@ class CheckLookup(Step[EximContext], frozen=True, kw_only=True, tag="check-looku
 
     socket: str
     credential_id: str
+    hosts: tuple[str, ...]
+    """Upstream hosts that Exim delivers to."""
+    sender: str
+    """A sender that uses the credential."""
 
     def title(self) -> Message:
         """See `Step.title`."""
@@ -46,14 +52,16 @@ class CheckLookup(Step[EximContext], frozen=True, kw_only=True, tag="check-looku
     def act(self, context: EximContext) -> None:
         """Fail unless the answer is the vault's CURRENT version."""
         user = context.program.user()
-        answer = context.program.ask_lookup(Path(self.socket), self.credential_id, user)
-        if answer != context.expected_answer(self.credential_id):
-            raise DeployError(
-                "sesguardd does not answer user {user} on {socket}",
-                hint="start it (systemctl start sesguardd) and look at its log",
-                user=user.name,
-                socket=self.socket,
-            )
+        for host in self.hosts:
+            answer = context.program.ask_lookup(Path(self.socket), host, self.sender, user)
+            if answer != context.expected_answer(self.credential_id, host):
+                raise DeployError(
+                    "sesguardd does not answer user {user} for {host} on {socket}",
+                    hint="start it (systemctl start sesguardd) and look at its log",
+                    user=user.name,
+                    host=host,
+                    socket=self.socket,
+                )
 
 
 class CheckCandidate(Step[EximContext], frozen=True, kw_only=True, tag="check-candidate"):
@@ -63,6 +71,8 @@ class CheckCandidate(Step[EximContext], frozen=True, kw_only=True, tag="check-ca
     """Path to the new content of every file of the configuration that is in use."""
     main: str
     """The file that Exim would read, for a layout without a rebuild; empty otherwise."""
+    transports: tuple[str, ...] = ()
+    """Transports that deliver to SES."""
     rebuild: tuple[str, ...] = ()
     """Debian: the rebuild command; it is pointed at the private directory."""
     directory: str = ""
@@ -78,7 +88,9 @@ class CheckCandidate(Step[EximContext], frozen=True, kw_only=True, tag="check-ca
         remove_tree(private)
         ensure_directory(private, mode=0o700)
         try:
-            context.program.check(self._monolithic(private) if self.main else self._debian(private))
+            candidate = self._monolithic(private) if self.main else self._debian(private)
+            context.program.check(candidate)
+            context.program.check_effective(candidate, self.transports)
         finally:
             remove_tree(private)
 
@@ -114,6 +126,8 @@ class CheckInstalled(Step[EximContext], frozen=True, kw_only=True, tag="check-in
     """Let Exim judge the configuration that it now reads."""
 
     config: str
+    transports: tuple[str, ...] = ()
+    """Transports that deliver to SES."""
 
     def title(self) -> Message:
         """See `Step.title`."""
@@ -122,6 +136,7 @@ class CheckInstalled(Step[EximContext], frozen=True, kw_only=True, tag="check-in
     def act(self, context: EximContext) -> None:
         """Fail with what Exim says."""
         context.program.check(Path(self.config))
+        context.program.check_effective(Path(self.config), self.transports)
 
 
 class ReloadExim(Step[EximContext], frozen=True, kw_only=True, tag="reload-exim"):
@@ -140,15 +155,22 @@ class ReloadExim(Step[EximContext], frozen=True, kw_only=True, tag="reload-exim"
             return message("make Exim's daemon read its configuration")
         return message("be ready to make Exim's daemon read the old configuration, in undo")
 
+    def capture(self, context: EximContext) -> bytes:
+        """Whether a daemon runs at all."""
+        return b"running" if context.program.daemon_pid(context.pid_file) else b""
+
     def act(self, context: EximContext) -> None:
         """Reload, and see that the daemon is still there."""
         if self.when == "apply":
             context.program.reload(context.pid_file)
 
-    def undo(self, context: EximContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
-        """Reload once the files are back."""
-        if self.when == "undo":
-            context.program.reload(context.pid_file)
+    def undo(self, context: EximContext, checkpoint: bytes | None) -> None:
+        """Reload once the files are back; a daemon that ran before must be there."""
+        if self.when == "undo" and not context.program.reload(context.pid_file) and checkpoint:
+            raise DeployError(
+                "everything is put back, but Exim's daemon is not running any more",
+                hint="start it (systemctl start exim4), then run the command again",
+            )
 
 
 class SendCanary(Step[EximContext], frozen=True, kw_only=True, tag="send-canary"):
