@@ -5,20 +5,32 @@ English text is ``str(error)``; the command line translates the *template* and f
 parameters afterwards, so that the layers below know nothing about languages. A parameter is never
 a secret.
 
-    Error                     exit 4   failed and a person must act
-    ├── UsageError            exit 2   wrong command line
-    │   └── SettingsError     exit 2   wrong settings file; names file, line and key
-    ├── CheckFailed           exit 1   a negative result: nothing is broken by it
-    ├── RolledBack            exit 3   failed, and everything is as it was
-    ├── TemporaryFailure      exit 75  try again later (sysexits EX_TEMPFAIL)
-    ├── SystemFault           exit 4   the operating system said no
-    ├── CredentialError       exit 4   no such credential, version or label; not an SES credential
-    ├── VaultError            exit 4   see the classes below
-    ├── KeyProviderError      exit 4
-    ├── AwsError              exit 4
-    ├── DeployError           exit 4
-    ├── UpstreamError         exit 4
-    └── SandboxError          exit 4
+    Error                               exit 4   failed and a person must act
+    ├── UsageError                      exit 2   wrong command line
+    │   └── SettingsError               exit 2   wrong settings file; names file, line and key
+    ├── CheckFailed                     exit 1   a negative result: nothing is broken by it
+    ├── RolledBack                      exit 3   failed, and everything is as it was
+    ├── TemporaryFailure                exit 75  try again later (sysexits EX_TEMPFAIL)
+    ├── SystemFault                     exit 4   the operating system said no
+    ├── CredentialError                 exit 4   none such, or not an SES credential
+    ├── VaultError                      exit 4
+    │   ├── VaultMissing                exit 4
+    │   ├── VaultTampered               exit 4
+    │   ├── VaultRolledBack             exit 4
+    │   ├── VaultBusy                   exit 4
+    │   └── KeyProviderError            exit 4
+    │       ├── KeyProviderLocked       exit 4
+    │       ├── KeyProviderDenied       exit 4
+    │       ├── KeyProviderUnavailable  exit 4
+    │       └── WrongKey                exit 4
+    ├── AwsError                        exit 4
+    │   ├── AwsDenied                   exit 4
+    │   ├── AwsThrottled                exit 4
+    │   ├── AwsTransient                exit 4
+    │   └── AwsPermanent                exit 4
+    ├── DeployError                     exit 4
+    ├── UpstreamError                   exit 4
+    └── SandboxError                    exit 4
 
 Codes are a contract (docs/reference/exit-codes.md); an unknown code is a failure.
 """

@@ -52,11 +52,14 @@ def read_file(path: Path, *, max_bytes: int = MAX_CONFIG_BYTES) -> FileState:
     """
     with _system_faults(path, "read"):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as stream:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise SystemFault("{path} is not a regular file", path=path)
-            content = stream.read(max_bytes + 1)
+            with open(descriptor, "rb", closefd=False) as stream:
+                content = stream.read(max_bytes + 1)
+        finally:
+            os.close(descriptor)
     if len(content) > max_bytes:
         raise SystemFault("{path} is larger than {max} bytes", path=path, max=max_bytes)
     return FileState(content, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
@@ -87,7 +90,7 @@ def write_atomic(
     Args:
         path: The file. A symbolic link at this place is replaced, not followed.
         content: All of its bytes.
-        mode: Permission bits, set before the content is written.
+        mode: Permission bits. Until the content is written the file is 0600.
         uid: Owner; None keeps the process's own.
         gid: Group; None keeps the process's own.
 
@@ -152,7 +155,7 @@ def append_line(path: Path, line: str) -> None:
         SystemFault: It was not written, or not wholly.
     """
     data = line.encode("utf-8", "backslashreplace") + b"\n"
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with _system_faults(path, "write"):
         descriptor = os.open(path, flags, 0o600)
         try:
@@ -180,10 +183,10 @@ def remove_stale_temporaries(directory: Path, name: str = "") -> None:
 
     Args:
         directory: Where to look.
-        name: Of the file that was being written; empty means any.
+        name: How the name of the file that was being written begins; empty means any.
     """
-    with _system_faults(directory, "clean up"):
-        for entry in os.scandir(directory):
+    with _system_faults(directory, "clean up"), os.scandir(directory) as entries:
+        for entry in entries:
             if entry.name.startswith(f".{name}") and _TEMPORARY_MARK in entry.name:
                 os.unlink(entry.path)
 
@@ -284,6 +287,7 @@ def _fault(path: Path, act: str, error: OSError) -> SystemFault:
     return SystemFault(
         "cannot {act} {path}: {reason}",
         act=act,
-        path=error.filename or path,
+        # A call on a descriptor leaves its number there, which says nothing to a reader.
+        path=error.filename if isinstance(error.filename, str) else path,
         reason=error.strerror or str(error),
     )

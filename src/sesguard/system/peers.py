@@ -2,8 +2,8 @@
 Who is at the other end of a Unix socket.
 
 SO_PEERCRED is filled in by the kernel when the connection is made and cannot be forged. It names
-the process that called connect(2); a descriptor that was handed on keeps the first owner's identity.
-See unix(7).
+the process that called connect(2); a descriptor that was handed on keeps the identity of its first
+owner. See unix(7).
 """
 
 import socket

@@ -33,7 +33,8 @@ class User:
 
 def find_user(name: str) -> User | None:
     """The user with that name (or decimal uid), or None."""
-    with contextlib.suppress(KeyError):
+    # A name with a zero byte is a ValueError.
+    with contextlib.suppress(KeyError, ValueError):
         entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
         return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
     return None

@@ -6,6 +6,7 @@ input closed unless given; bounded output. A secret is never an argument or in t
 a program needs of it goes to its standard input.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -52,7 +53,7 @@ def run_program(
     Args:
         arguments: Program and arguments.
         stdin: What it reads.
-        timeout_s: It is killed after this time.
+        timeout_s: It is killed after this time, with all that it started in its session.
         environment: Added to PATH, LC_ALL and HOME.
         user: (uid, gid) to run as, without supplementary groups; needs root.
 
@@ -61,33 +62,35 @@ def run_program(
     """
     command = tuple(str(argument) for argument in arguments)
     try:
-        completed = subprocess.run(
+        process = subprocess.Popen(
             command,
-            input=stdin,
-            capture_output=True,
-            timeout=timeout_s,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**_BASE_ENVIRONMENT, **(environment or {})},
-            check=False,
             user=user[0] if user else None,
             group=user[1] if user else None,
             extra_groups=[] if user else None,
             start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise SystemFault(
-            "{program} did not end within {timeout:g} s",
-            program=command[0],
-            timeout=timeout_s,
-        ) from error
     except OSError as error:
-        raise SystemFault(
-            "cannot run {program}: {reason}", program=command[0], reason=error.strerror
-        ) from error
+        raise _cannot_run(command, error) from error
+    with process:
+        try:
+            output, errors = process.communicate(stdin, timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise SystemFault(
+                "{program} did not end within {timeout:g} s",
+                program=command[0],
+                timeout=timeout_s,
+            ) from error
+        finally:
+            _kill_session(process)
     return Completed(
         command,
-        completed.returncode,
-        _decode(completed.stdout[:MAX_OUTPUT_BYTES]),
-        _decode(completed.stderr[:MAX_OUTPUT_BYTES]),
+        process.returncode,
+        _decode(output[:MAX_OUTPUT_BYTES]),
+        _decode(errors[:MAX_OUTPUT_BYTES]),
     )
 
 
@@ -106,16 +109,23 @@ def start_program(
         environment: Added to PATH, LC_ALL and HOME, or to our own environment.
         log: Where its output and errors go; None discards them.
         inherit_environment: Whether it gets our environment as well.
+
+    Raises:
+        SystemFault: Not found or not executable.
     """
     base = dict(os.environ) if inherit_environment else _BASE_ENVIRONMENT
-    return subprocess.Popen(
-        [str(argument) for argument in arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=log or subprocess.DEVNULL,
-        stderr=log or subprocess.DEVNULL,
-        env={**base, **environment},
-        start_new_session=True,
-    )
+    command = tuple(str(argument) for argument in arguments)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log or subprocess.DEVNULL,
+            stderr=log or subprocess.DEVNULL,
+            env={**base, **environment},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _cannot_run(command, error) from error
 
 
 def stop_process(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -> None:
@@ -133,10 +143,11 @@ def stop_process(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -
 def process_alive(pid: int) -> bool:
     """Whether a process with that id exists and is not a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    # The name in brackets may hold any byte, a bracket as well.
+    return stat.rpartition(b")")[2].split()[0] != b"Z"
 
 
 def signal_process(pid: int, number: signal.Signals) -> None:
@@ -144,9 +155,12 @@ def signal_process(pid: int, number: signal.Signals) -> None:
     Send a signal.
 
     Raises:
-        SystemFault: No such process, or not ours to signal.
+        SystemFault: No such process, or not ours to signal. An id below 1 would mean a group of
+            processes, or all of them, and is no process.
     """
     try:
+        if pid < 1:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         os.kill(pid, number)
     except OSError as error:
         raise SystemFault(
@@ -165,6 +179,15 @@ def wait_until_gone(pid: int, timeout_s: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _cannot_run(command: tuple[str, ...], error: OSError) -> SystemFault:
+    return SystemFault("cannot run {program}: {reason}", program=command[0], reason=error.strerror)
 
 
 def _decode(data: bytes) -> str:
