@@ -12,7 +12,7 @@ NOBODY = 65534
 
 
 def in_child(act: Callable[[], object]) -> str:
-    """Run `act` in a child and give what it returned, as text; an exception is given by its name."""
+    """Run `act` in a child and give what it returned, as text; of an exception its name."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
