@@ -6,9 +6,7 @@ an interrupted run began; nothing is asked where a region is given or there is n
 settings file is world-readable (0644): it holds no secret.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +15,7 @@ import click
 from sesguard.cli import params
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.i18n import _
+from sesguard.cli.init_settings import Answers, settings_text
 from sesguard.cli.output import Output, is_interactive
 from sesguard.config.load import parse_settings
 from sesguard.core.endpoints import region_note, require_region
@@ -25,17 +24,6 @@ from sesguard.system.files import ensure_directory, read_if_exists, write_atomic
 from sesguard.vault.opening import init_vault
 
 _SETTINGS_MODE: Final = 0o644
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What goes into the settings file."""
-
-    credential: str
-    regions: Sequence[str]
-    sender_domains: Sequence[str]
-    canary_sender: str | None
-    base_directory: Path | None
 
 
 @click.command(
@@ -111,34 +99,12 @@ def _ask(output: Output, given: Answers) -> Answers:
 
 
 def _write_settings(app: App, answers: Answers) -> None:
-    content = _render(answers).encode()
+    content = settings_text(answers).encode()
     parse_settings(content, app.config)
     if not app.config.parent.is_dir():
         ensure_directory(app.config.parent, mode=0o755)
     write_atomic(app.config, content, mode=_SETTINGS_MODE)
     app.output.ok(_("wrote {path}").format(path=app.config))
-
-
-def _render(answers: Answers) -> str:
-    lines = ["# Settings of sesguard; docs/reference/settings.md explains every key.", ""]
-    base = answers.base_directory
-    if base is not None:
-        lines += [f"state_directory = {_toml(str(base))}", ""]
-    lines += [f"[credentials.{answers.credential}]", f"regions = {_toml(list(answers.regions))}"]
-    if answers.sender_domains:
-        lines.append(f"sender_domains = {_toml(list(answers.sender_domains))}")
-    if answers.canary_sender is not None:
-        lines.append(f"canary_sender = {_toml(answers.canary_sender)}")
-    if base is not None:
-        lines += ["", "[vault]", f"directory = {_toml(str(base / 'vault'))}"]
-        lines += ["", "[vault.keyfile]", f"path = {_toml(str(base / 'vault.key'))}"]
-        lines += ["", "[daemon]", f"runtime_directory = {_toml(str(base / 'run'))}"]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: str | list[str]) -> str:
-    """A string or list of strings: what JSON writes is TOML as well."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _warn_of_regions(app: App) -> None:

@@ -8,7 +8,6 @@ unknown key (with the nearest known one), a wrong type or a value out of range.
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from sesguard.config.schema import Settings
+from sesguard.config.toml_text import Place, error_at, key_lines, read_toml
 from sesguard.core.endpoints import require_region
 from sesguard.errors import CredentialError, SettingsError
 from sesguard.system.files import read_if_exists
@@ -24,8 +24,18 @@ DEFAULT_PATH: Final = Path("/etc/sesguard/sesguard.toml")
 VARIABLE: Final = "SESGUARD_CONFIG"
 
 _MAX_BYTES: Final = 1024 * 1024
-_WHERE: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
+_PROBLEM: Final = re.compile(r"(?P<reason>.*?)(?: - at (?:`key` in )?`\$\.?(?P<place>[^`]*)`)?")
+_STEP: Final = re.compile(r"[^.\[\]]+|\[(?P<index>[^\]]*)\]")
+_FIELD: Final = re.compile(
+    r"Object (?P<what>contains unknown|missing required) field `(?P<key>.+)`"
+)
+_WORDS: Final = {
+    "object": "table",
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "true or false",
+}
 
 
 def settings_path(option: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
@@ -57,30 +67,20 @@ def parse_settings(content: bytes, path: Path) -> Settings:
     Raises:
         SettingsError: With file, line and key.
     """
-    try:
-        text = content.decode("utf-8")
-        document = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(
-            "{path} is not valid TOML: {reason}",
-            hint="correct the line; strings need quotes",
-            path=path,
-            reason=error,
-        ) from error
+    text, document = read_toml(content, path)
     if "path" in document:
-        raise _error(path, text, "path", "unknown key", None)
+        raise _error(path, text, ("path",), "unknown key", None)
     try:
-        settings = msgspec.convert(document, Settings, strict=True, dec_hook=_decode)
+        settings = _convert(document)
     except msgspec.ValidationError as error:
         raise _explain(path, text, document, str(error)) from None
     for name, credential in settings.credentials.items():
-        for region in credential.regions:
+        for index, region in enumerate(credential.regions):
             try:
                 require_region(region)
             except CredentialError as error:
-                raise _error(
-                    path, text, f"credentials.{name}.regions", str(error), error.hint
-                ) from None
+                place = ("credentials", name, "regions", index)
+                raise _error(path, text, place, str(error), error.hint) from None
     return msgspec.structs.replace(settings, path=path)
 
 
@@ -89,20 +89,61 @@ def _decode(kind: type, value: object) -> object:
         if not value.startswith("/"):
             raise ValueError("expected an absolute path")
         return Path(value)
-    raise ValueError(f"expected a {kind.__name__}")
+    raise ValueError(f"expected a {'path' if kind is Path else kind.__name__}")
 
 
 def _explain(path: Path, text: str, document: dict[str, Any], message: str) -> SettingsError:
-    where = _WHERE.search(message)
-    key = where["path"] if where else ""
-    reason = message[: where.start()] if where else message
-    unknown = _UNKNOWN.match(reason)
-    if unknown is None:
-        return _error(path, text, key or "(top level)", reason[:1].lower() + reason[1:], None)
-    table = key.replace("[...]", "")
-    full_key = f"{table}.{unknown['key']}" if table else unknown["key"]
-    near = difflib.get_close_matches(unknown["key"], _known_keys(), n=1)
-    return _error(path, text, full_key, "unknown key", f"did you mean {near[0]}?" if near else None)
+    problem = _PROBLEM.fullmatch(message)
+    reason = problem["reason"] if problem else message
+    place = _place(document, (problem and problem["place"]) or "", message)
+    field = _FIELD.fullmatch(reason)
+    if field is None:
+        return _error(path, text, place, _in_plain_words(reason), None)
+    place = (*place, field["key"])
+    if field["what"] == "missing required":
+        return _error(path, text, place, "this key is required", None)
+    near = difflib.get_close_matches(field["key"], _known_keys(), n=1)
+    return _error(path, text, place, "unknown key", f"did you mean {near[0]}?" if near else None)
+
+
+def _place(document: dict[str, Any], written: str, message: str) -> Place:
+    """The place that msgspec means; it writes ``[...]`` for the key of a table of any names."""
+    place: list[str | int] = []
+    for step in _STEP.finditer(written):
+        if step["index"] == "...":
+            place.append(_culprit(document, str(place[0]), message))
+        else:
+            place.append(step[0] if step["index"] is None else int(step["index"]))
+    if "`key`" in message:
+        place.append(_culprit(document, str(place[0]), message))
+    return tuple(place)
+
+
+def _culprit(document: dict[str, Any], table: str, message: str) -> str:
+    """The entry of a table that gives `message` when it is alone."""
+    entries = document[table].items()
+    return next(
+        str(name) for name, value in entries if _complaint({table: {name: value}}) == message
+    )
+
+
+def _complaint(document: dict[str, Any]) -> str | None:
+    try:
+        _convert(document)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
+
+
+def _convert(document: dict[str, Any]) -> Settings:
+    return msgspec.convert(document, Settings, strict=True, dec_hook=_decode)
+
+
+def _in_plain_words(reason: str) -> str:
+    if "matching regex" in reason:
+        return "expected a name of lower-case letters, digits, - and _, at most 63"
+    reason = re.sub(r"`(\w+)(?: \| null)?`", lambda m: _WORDS.get(m[1], m[1]), reason)
+    return reason[:1].lower() + reason[1:]
 
 
 def _known_keys() -> set[str]:
@@ -111,44 +152,14 @@ def _known_keys() -> set[str]:
     while todo:
         struct = todo.pop()
         for item in msgspec.structs.fields(struct):
-            if item.name != "path" or struct is not Settings:
-                keys.add(item.name)
-        todo.extend(
-            kind
-            for item in msgspec.structs.fields(struct)
-            for kind in (item.type, *getattr(item.type, "__args__", ()))
-            if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-        )
+            keys.add(item.name)
+            kinds = (item.type, *getattr(item.type, "__args__", ()))
+            todo.extend(k for k in kinds if isinstance(k, type) and issubclass(k, msgspec.Struct))
     return keys
 
 
-def _error(path: Path, text: str, key: str, reason: str, hint: str | None) -> SettingsError:
-    return SettingsError(
-        "{path}, line {line}: {key}: {reason}",
-        hint=hint or "see docs/reference/settings.md",
-        path=path,
-        line=_line_of(text, key),
-        key=key,
-        reason=reason,
-    )
-
-
-def _line_of(text: str, key: str) -> int:
-    """
-    Find the line of a dotted key; the line of its table when the key itself is written otherwise.
-
-    TOML readers do not report positions, so this looks for the table's header and then for the key.
-    """
-    table, _, name = re.sub(r"\[[^]]*\]", "", key).rpartition(".")
-    header = 0
-    current = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        heading = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
-        if heading:
-            current = heading[1].replace('"', "").replace("'", "")
-            if current in (table, f"{table}.{name}".lstrip(".")):
-                header = number
-        assigned = re.match(r"\s*[\"']?([A-Za-z0-9_.-]+)[\"']?\s*=", line)
-        if assigned and f"{current}.{assigned[1]}".strip(".") == f"{table}.{name}".strip("."):
-            return number
-    return header or 1
+def _error(path: Path, text: str, place: Place, reason: str, hint: str | None) -> SettingsError:
+    lines = key_lines(text)
+    known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+    key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    return error_at(path, lines[known] if known else 1, key.lstrip("."), reason, hint)

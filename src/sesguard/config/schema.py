@@ -2,7 +2,7 @@
 What may stand in the settings file, with defaults and limits.
 
 One frozen class a table; the docstring under a field is its documentation, and
-docs/reference/settings.md is checked against it. Unknown keys are refused by `sesguard.config.load`.
+docs/reference/settings.md is checked against it. `sesguard.config.load` refuses unknown keys.
 """
 
 from pathlib import Path

@@ -7,6 +7,7 @@ import pytest
 
 from rigs.command_line import Cli, run_on_a_terminal
 from sesguard.config.load import load_settings
+from sesguard.config.template import documented_keys
 
 
 def _mode(path: Path) -> int:
@@ -31,6 +32,31 @@ def test_everything_is_made(cli: Cli, config: Path, tmp_path: Path) -> None:
     assert base / "vault" == settings.vault.directory
     assert [0o644, 0o600] == [_mode(config), _mode(base / "vault.key")]
     assert 0 == cli("credential", "check").code
+
+
+def test_settings_file_explains_every_key(cli: Cli, config: Path, tmp_path: Path) -> None:
+    """What was answered is set; every other key stands there as a comment."""
+    cli(
+        "init", "--region", "eu-west-1", "--credential", "relay",
+        "--canary-sender", "c@example.com", "--base-directory", tmp_path / "base",
+    )  # fmt: skip
+
+    text = config.read_text()
+    assigned = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert [
+        f'state_directory = "{tmp_path}/base"',
+        "[credentials.relay]",
+        'canary_sender = "c@example.com"',
+        'regions = ["eu-west-1"]',
+        "[vault]",
+        f'directory = "{tmp_path}/base/vault"',
+        "[vault.keyfile]",
+        f'path = "{tmp_path}/base/vault.key"',
+        "[daemon]",
+        f'runtime_directory = "{tmp_path}/base/run"',
+    ] == assigned
+    assert [] == [key.name for key in documented_keys() if key.name not in text]
+    assert "canary_sender, not set" not in text
 
 
 def test_again_changes_nothing(cli: Cli, host: Path, config: Path) -> None:
