@@ -10,7 +10,7 @@ import pytest
 from sesguard import errors
 from sesguard.errors import Error, SystemFault
 
-CLASSES = [
+CLASSES: list[type[Error]] = [
     thing
     for thing in vars(errors).values()
     if inspect.isclass(thing) and thing.__module__ == errors.__name__
