@@ -13,7 +13,7 @@ from sesguard.errors import Error, SystemFault
 CLASSES: list[type[Error]] = [
     thing
     for thing in vars(errors).values()
-    if inspect.isclass(thing) and thing.__module__ == errors.__name__
+    if inspect.isclass(thing) and issubclass(thing, Error)
 ]
 
 
