@@ -11,9 +11,7 @@ from sesguard import errors
 from sesguard.errors import Error, SystemFault
 
 CLASSES: list[type[Error]] = [
-    thing
-    for thing in vars(errors).values()
-    if inspect.isclass(thing) and issubclass(thing, Error)
+    thing for thing in vars(errors).values() if inspect.isclass(thing) and issubclass(thing, Error)
 ]
 
 

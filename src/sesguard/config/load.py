@@ -24,7 +24,9 @@ DEFAULT_PATH: Final = Path("/etc/sesguard/sesguard.toml")
 VARIABLE: Final = "SESGUARD_CONFIG"
 
 _MAX_BYTES: Final = 1024 * 1024
-_PROBLEM: Final = re.compile(r"(?P<reason>.*?)(?: - at (?:`key` in )?`\$\.?(?P<place>[^`]*)`)?")
+_PROBLEM: Final = re.compile(
+    r"(?P<reason>.*?)(?: - at (?P<name>`key` in )?`\$\.?(?P<place>[^`]*)`)?"
+)
 _STEP: Final = re.compile(r"[^.\[\]]+|\[(?P<index>[^\]]*)\]")
 _FIELD: Final = re.compile(
     r"Object (?P<what>contains unknown|missing required) field `(?P<key>.+)`"
@@ -94,8 +96,9 @@ def _decode(kind: type, value: object) -> object:
 
 def _explain(path: Path, text: str, document: dict[str, Any], message: str) -> SettingsError:
     problem = _PROBLEM.fullmatch(message)
-    reason = problem["reason"] if problem else message
-    place = _place(document, (problem and problem["place"]) or "", message)
+    assert problem is not None  # the expression matches any text
+    reason = problem["reason"]
+    place = _place(document, problem, message)
     field = _FIELD.fullmatch(reason)
     if field is None:
         return _error(path, text, place, _in_plain_words(reason), None)
@@ -106,15 +109,15 @@ def _explain(path: Path, text: str, document: dict[str, Any], message: str) -> S
     return _error(path, text, place, "unknown key", f"did you mean {near[0]}?" if near else None)
 
 
-def _place(document: dict[str, Any], written: str, message: str) -> Place:
+def _place(document: dict[str, Any], problem: re.Match[str], message: str) -> Place:
     """The place that msgspec means; it writes ``[...]`` for the key of a table of any names."""
     place: list[str | int] = []
-    for step in _STEP.finditer(written):
+    for step in _STEP.finditer(problem["place"] or ""):
         if step["index"] == "...":
             place.append(_culprit(document, str(place[0]), message))
         else:
             place.append(step[0] if step["index"] is None else int(step["index"]))
-    if "`key`" in message:
+    if problem["name"]:
         place.append(_culprit(document, str(place[0]), message))
     return tuple(place)
 

@@ -51,17 +51,17 @@ def read_toml(content: bytes, path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = content[: error.start]
-        raise _toml_error(path, before.decode(), None, "not UTF-8 text") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _toml_error(path, "", line, "not UTF-8 text") from None
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         where = _TOML_LINE.search(str(error))
         reason = str(error)[: where.start()] if where else str(error)
-        line = int(where["line"]) if where and where["line"] else None
+        line = int(where["line"]) if where and where["line"] else text.rstrip().count("\n") + 1
         raise _toml_error(path, text, line, reason) from None
     except RecursionError:
-        raise _toml_error(path, text, None, "nested too deeply") from None
+        raise _toml_error(path, text, 1, "nested too deeply") from None
 
 
 def error_at(path: Path, line: int, key: str, reason: str, hint: str | None) -> SettingsError:
@@ -160,10 +160,10 @@ def _name(text: str) -> str:
     return str(tomllib.loads(f"name = {text}")["name"])
 
 
-def _toml_error(path: Path, text: str, line: int | None, reason: str) -> SettingsError:
-    """A fault of the TOML itself; without `line` it is at the end of `text`."""
-    lines = text.split("\n")[:line]
+def _toml_error(path: Path, text: str, line: int, reason: str) -> SettingsError:
+    """A fault of the TOML itself."""
     if reason.startswith(_TWICE):
+        lines = text.split("\n")[:line]
         while len(lines) > 1 and not re.match(r"\s*(?:\[|[\w.\"'-]+\s*=)", lines[-1]):
             lines.pop()
         key = re.split(r"\s*=", lines[-1].strip().strip("[]"))[0]
@@ -172,6 +172,6 @@ def _toml_error(path: Path, text: str, line: int | None, reason: str) -> Setting
         "{path}, line {line}: not valid TOML: {reason}",
         hint="correct the line; strings need quotes",
         path=path,
-        line=len(lines),
+        line=line,
         reason=reason[:1].lower() + reason[1:],
     )
