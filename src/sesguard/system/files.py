@@ -95,10 +95,11 @@ def write_atomic(
         gid: Group; None keeps the process's own.
 
     Raises:
-        SystemFault: The file is as it was before.
+        SystemFault: The file is as it was before; unless the disk fails at the last flush.
     """
     temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{secrets.token_hex(6)}")
-    with _system_faults(path, "write"):
+    # The directory is opened before anything is changed: where it cannot be flushed, nothing is.
+    with _system_faults(path, "write"), _opened_directory(path.parent) as directory:
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
@@ -115,7 +116,7 @@ def write_atomic(
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-        sync_directory(path.parent)
+        os.fsync(directory)
 
 
 def write_state(path: Path, state: FileState) -> None:
@@ -194,25 +195,33 @@ def remove_stale_temporaries(directory: Path, name: str = "") -> None:
 def ensure_directory(
     path: Path, *, mode: int, uid: int | None = None, gid: int | None = None
 ) -> None:
-    """Make a directory (and its parents, 0755) and set its owner and mode, as often as you like."""
+    """
+    Make a directory (and its parents, 0755) and set its owner and mode, as often as you like.
+
+    The umask makes no difference; parents that are there stay as they are.
+
+    Raises:
+        SystemFault: Cannot be made, or something else is there: a file, a symbolic link.
+    """
     with _system_faults(path, "make"):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        for parent in reversed([parent for parent in path.parents if not parent.exists()]):
+            parent.mkdir(exist_ok=True, mode=0o755)
+            parent.chmod(0o755)
         with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=mode)
-        if path.is_symlink() or not path.is_dir():
-            raise SystemFault("{path} is not a directory", path=path)
-        if uid is not None or gid is not None:
-            os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
-        path.chmod(mode)
+            path.mkdir(mode=0o700)
+        try:
+            with _opened_directory(path, os.O_NOFOLLOW) as opened:
+                if uid is not None or gid is not None:
+                    os.fchown(opened, -1 if uid is None else uid, -1 if gid is None else gid)
+                os.fchmod(opened, mode)
+        except NotADirectoryError:
+            raise SystemFault("{path} is not a directory", path=path) from None
 
 
 def sync_directory(path: Path) -> None:
     """Flush a directory's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened_directory(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def require_private(path: Path, *, allowed_uids: frozenset[int] = frozenset({0})) -> None:
@@ -273,6 +282,15 @@ def find_program(*names: str) -> Path | None:
         if found is not None:
             return Path(found)
     return None
+
+
+@contextlib.contextmanager
+def _opened_directory(path: Path, flags: int = 0) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -233,6 +233,23 @@ class TestKeepCopy:
             remove_stale_temporaries(target.parent)
             assert ["previous", "target"] == _names(target.parent)
 
+    @AS_ROOT
+    def test_write_atomic_changes_nothing_where_it_cannot_flush_the_directory(
+        self, target: Path
+    ) -> None:
+        """A directory that may be written and not read would not be durable: it is refused first."""
+        os.chown(target.parent, NOBODY, NOBODY)
+        target.parent.chmod(0o300)
+        target.parent.parent.chmod(0o755)
+
+        def act() -> object:
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            write_atomic(target, NEW, mode=0o600)
+
+        said = in_child(act)
+        assert said.startswith("SystemFault: cannot write"), said
+        assert (OLD, ["target"]) == (target.read_bytes(), _names(target.parent))
+
 
 class TestAppend:
     def test_append_line_adds_whole_lines(self, tmp_path: Path) -> None:
@@ -313,6 +330,27 @@ class TestDirectory:
         for mode in (0o700, 0o750, 0o750):
             ensure_directory(path, mode=mode)
             assert mode == stat.S_IMODE(path.stat().st_mode)
+
+    @pytest.mark.parametrize("umask", [0o000, 0o077])
+    def test_ensure_directory_does_not_depend_on_the_umask(
+        self, tmp_path: Path, umask: int
+    ) -> None:
+        """Parents are never open to all, and never closed to the daemon's user."""
+
+        def act() -> object:
+            os.umask(umask)
+            ensure_directory(tmp_path / "a" / "b" / "c", mode=0o711)
+
+        assert "None" == in_child(act)
+        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b", "a/b/c")]
+        assert [0o755, 0o755, 0o711] == modes
+
+    def test_ensure_directory_leaves_a_parent_that_is_there_as_it_is(self, tmp_path: Path) -> None:
+        """Its mode is somebody else's choice."""
+        (tmp_path / "a").mkdir(mode=0o700)
+        ensure_directory(tmp_path / "a" / "b", mode=0o755)
+
+        assert 0o700 == stat.S_IMODE((tmp_path / "a").stat().st_mode)
 
     @AS_ROOT
     @pytest.mark.parametrize(("uid", "gid"), [(NOBODY, None), (None, NOBODY)])
