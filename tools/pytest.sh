@@ -3,11 +3,18 @@
 #
 #   tools/pytest.sh [ARGUMENT...]    as for pytest
 #
+# A whole run, by root and with every program that the tests can use, fails when it reaches less than COVERAGE_FLOOR
+# per cent. Without root, a program or some tests it is not held to that.
+#
 # A process that has dropped root's rights writes what it saw, too. So the data are kept in a directory that everyone
 # may write to, outside the clone, which another user may not even be able to enter. Nothing is printed after pytest's
 # own closing line, and the exit code is pytest's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if ((EUID == 0 && $# == 0)) && [[ -z $(tools/system_packages.sh --missing) ]]; then
+  set -- --cov-fail-under="${COVERAGE_FLOOR:-95}"
+fi
 
 data=$(mktemp -d)
 trap 'rm -rf "$data"' EXIT

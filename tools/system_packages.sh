@@ -3,6 +3,7 @@
 #
 #   tools/system_packages.sh             Exim, PHP, PHPMailer and swaks
 #   tools/system_packages.sh PART...     these parts of the table below only
+#   tools/system_packages.sh --missing   installs nothing, names the parts of the first line that are not there
 #
 # Promises:
 # - what is there already, from wherever, stays as it is; when all is there nothing is run;
@@ -134,12 +135,18 @@ install_missing() {
 }
 
 main() {
+  local missing only_name=
+  if [[ ${1:-} == --missing ]]; then
+    only_name=yes
+    shift
+  fi
   (($#)) || set -- exim php phpmailer swaks
-  local missing
   find_missing "$@"
   ((${#missing[@]})) || return 0
 
-  if ((EUID != 0)); then
+  if [[ $only_name ]]; then
+    printf '%s\n' "${missing[@]}"
+  elif ((EUID != 0)); then
     leave_out 'installing it needs root' "${missing[@]}"
   elif ! take_turn; then
     leave_out 'another installation has not finished' "${missing[@]}"
