@@ -14,6 +14,7 @@ goes wrong.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -302,6 +303,13 @@ def _system_faults(path: Path, act: str) -> Iterator[None]:
 
 
 def _fault(path: Path, act: str, error: OSError) -> SystemFault:
+    if error.errno == errno.ELOOP:
+        return SystemFault(
+            "cannot {act} {path}: it is a symbolic link",
+            hint="put the file itself there: a link may be pointed elsewhere",
+            act=act,
+            path=path,
+        )
     return SystemFault(
         "cannot {act} {path}: {reason}",
         act=act,

@@ -35,7 +35,11 @@ def exclusive_lock(path: Path, *, timeout_s: float = 0.0) -> Iterator[None]:
         ) from error
     try:
         _acquire(descriptor, path, time.monotonic() + timeout_s)
-        yield
+        try:
+            yield
+        finally:
+            # Closing is not enough while a child that was just forked has the descriptor too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 

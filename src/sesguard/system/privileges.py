@@ -35,7 +35,8 @@ def find_user(name: str) -> User | None:
     """The user with that name (or decimal uid), or None."""
     # A name with a zero byte is a ValueError.
     with contextlib.suppress(KeyError, ValueError):
-        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        numeric = name.isascii() and name.isdecimal()
+        entry = pwd.getpwuid(int(name)) if numeric else pwd.getpwnam(name)
         return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
     return None
 

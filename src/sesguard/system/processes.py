@@ -129,14 +129,14 @@ def start_program(
 
 
 def stop_process(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -> None:
-    """End a process that we started: SIGTERM, then SIGKILL after `timeout_s`."""
+    """End a process that we started: SIGTERM; after `timeout_s` SIGKILL, to its whole session."""
     if process.poll() is not None:
         return
     process.terminate()
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _kill_session(process)
         process.wait()
 
 

@@ -2,8 +2,9 @@
 Searching files and processes for known byte strings.
 
 Used where the value is known: to find the copies that have to be wiped, and to prove that none is
-left. Reads regular files only (no FIFO, no device, no symbolic link), each at most `max_bytes`, and
-goes on when one cannot be read; what could not be read is reported, not passed over.
+left. Reads regular files only (no FIFO, no device, no symbolic link) and goes on when one cannot be
+read; what could not be read, or lies beyond the first `MAX_FILE_BYTES` of a file, is reported, not
+passed over.
 """
 
 import os
@@ -101,10 +102,13 @@ def _status(path: Path, report: Callable[[OSError], object]) -> os.stat_result |
 
 def _search(place: str, needles: Mapping[str, bytes]) -> list[Match]:
     try:
-        with open(place, "rb") as stream:
-            content = stream.read(MAX_FILE_BYTES)
+        # Not blocking: the file may have been replaced by a FIFO since it was looked at.
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return []
     except OSError:
         return [Match(place, _UNREADABLE)]
-    return [Match(place, form) for form, needle in needles.items() if needle in content]
+    found = [Match(place, form) for form, needle in needles.items() if needle in content]
+    return [*found, Match(place, _UNREADABLE)] if len(content) > MAX_FILE_BYTES else found

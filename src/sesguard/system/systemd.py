@@ -36,13 +36,18 @@ def notify(message: str, environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def inherited_sockets(environment: Mapping[str, str] = os.environ) -> dict[str, socket.socket]:
-    """The listening sockets that the service manager opened for us, by name."""
+    """
+    The listening sockets that the service manager opened for us, by name.
+
+    Raises:
+        ValueError: LISTEN_FDS is not a number.
+        OSError: Fewer sockets were passed than LISTEN_FDS says, or something else than sockets.
+    """
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return {}
-    count = int(environment.get("LISTEN_FDS", "0"))
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     sockets = {}
-    for index in range(count):
+    for index in range(int(environment.get("LISTEN_FDS", "0"))):
         inherited = socket.socket(fileno=_FIRST_DESCRIPTOR + index)
         inherited.set_inheritable(False)
         sockets[names[index] if index < len(names) else f"unknown-{index}"] = inherited

@@ -69,7 +69,7 @@ class TestRead:
         link = target.with_name("link")
         link.symlink_to(target)
 
-        with pytest.raises(SystemFault, match=f"cannot read {link}: "):
+        with pytest.raises(SystemFault, match=f"cannot read {link}: it is a symbolic link"):
             read_file(link)
 
     def test_read_file_does_not_hang_on_a_fifo(self, tmp_path: Path) -> None:
@@ -237,12 +237,12 @@ class TestKeepCopy:
     def test_write_atomic_changes_nothing_where_it_cannot_flush_the_directory(
         self, target: Path
     ) -> None:
-        """A directory that may be written and not read would not be durable: it is refused first."""
+        """A directory that may be written and not read is refused before anything is written."""
         os.chown(target.parent, NOBODY, NOBODY)
         target.parent.chmod(0o300)
         target.parent.parent.chmod(0o755)
 
-        def act() -> object:
+        def act() -> None:
             os.setresuid(NOBODY, NOBODY, NOBODY)
             write_atomic(target, NEW, mode=0o600)
 
@@ -337,7 +337,7 @@ class TestDirectory:
     ) -> None:
         """Parents are never open to all, and never closed to the daemon's user."""
 
-        def act() -> object:
+        def act() -> None:
             os.umask(umask)
             ensure_directory(tmp_path / "a" / "b" / "c", mode=0o711)
 
