@@ -75,7 +75,10 @@ def require_region(region: str) -> str:
     found = region_of_host(region)
     if found is not None:
         raise CredentialError(
-            "{region!r} is an SES host name, not a region", hint=f"use {found}", region=region
+            "{region!r} is an SES host name, not a region",
+            hint="use {found}",
+            region=region,
+            found=found,
         )
     raise CredentialError(
         "{region!r} is not an AWS region name",
