@@ -63,6 +63,8 @@ def test_apply_then_undo_is_identity(new_host: NewHost, layout: str) -> None:
         applied = host.exim.state()
         assert not host.apply()
         host.exim.inject(SENDER, "b@example.net")
+        # The daemon's queue runner may have taken the mail from under the foreground delivery.
+        assert host.exim.wait_until_delivered(30)
         checks = host.service().verify("exim")
 
         assert applied == host.exim.state()
@@ -78,6 +80,7 @@ def test_apply_then_undo_is_identity(new_host: NewHost, layout: str) -> None:
     assert dotenv == host.extra_files[0].read_bytes()
     assert TargetState.PLAINTEXT is state_of(host)
     host.exim.inject(SENDER, "c@example.net")
+    assert host.exim.wait_until_delivered(30)
     assert ["b@example.net", "c@example.net"] == host.delivered()
     assert not host.undo()
 
