@@ -9,37 +9,14 @@ import pytest
 
 from rigs.crash import count_points, killed_at
 from rigs.exim import needs_exim
-from rigs.host import SENDER, MailHost
-from sesguard.core.encodings import encoded_forms
+from rigs.host import SENDER, MailHost, add_backups, copies, state_of
 from sesguard.deploy.interface import TargetState
 from sesguard.errors import Error, RolledBack
-from sesguard.system.search import search_files
 from sesguard.workflow.engine import StepReport
 
 pytestmark = [pytest.mark.real, needs_exim]
 
 NewHost = Callable[..., MailHost]
-
-BACKUPS = {"exim.conf.bak-2024": 0o644, "exim.conf~": 0o600}
-
-
-def add_backups(host: MailHost) -> None:
-    """Copies of the configuration as administrators and editors leave them."""
-    for name, mode in BACKUPS.items():
-        path = host.exim.config.with_name(name)
-        path.write_bytes(host.exim.config.read_bytes() + host.exim.authenticator_text().encode())
-        path.chmod(mode)
-
-
-def copies(host: MailHost) -> list[str]:
-    """Every file below the host's directory that holds the secret in any form."""
-    needles = encoded_forms(host.password, host.key.access_key_id)
-    return sorted({match.place for match in search_files([host.directory], needles)})
-
-
-def state_of(host: MailHost) -> TargetState:
-    """What ``target list`` says."""
-    return host.service().targets()[0].state
 
 
 @pytest.mark.parametrize("number", range(1, 10))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rigs.exim import RIGS, DebianEximRig, needs_exim
-from rigs.host import SENDER, MailHost, ignore
+from rigs.host import SENDER, MailHost, add_backups, copies, ignore, state_of
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.deploy.interface import TargetState
@@ -19,32 +19,10 @@ from sesguard.deploy.steps import ReplaceFile
 from sesguard.errors import DeployError, Error, RolledBack, SettingsError
 from sesguard.sandbox.private_exim import CLIENT_SEND
 from sesguard.sandbox.seed import seed_account
-from sesguard.system.search import search_files
 
 pytestmark = [pytest.mark.real, needs_exim]
 
 NewHost = Callable[..., MailHost]
-
-BACKUPS = {"exim.conf.bak-2024": 0o644, "exim.conf~": 0o600}
-
-
-def add_backups(host: MailHost) -> None:
-    """Copies of the configuration as administrators and editors leave them."""
-    for name, mode in BACKUPS.items():
-        path = host.exim.config.with_name(name)
-        path.write_bytes(host.exim.config.read_bytes() + host.exim.authenticator_text().encode())
-        path.chmod(mode)
-
-
-def copies(host: MailHost) -> list[str]:
-    """Every file below the host's directory that holds the secret in any form."""
-    needles = encoded_forms(host.password, host.key.access_key_id)
-    return sorted({match.place for match in search_files([host.directory], needles)})
-
-
-def state_of(host: MailHost) -> TargetState:
-    """What ``target list`` says."""
-    return host.service().targets()[0].state
 
 
 @pytest.mark.parametrize("layout", sorted(RIGS))

@@ -17,12 +17,15 @@ from rigs.exim import RIGS, CpanelEximRig, DebianEximRig, EximRig
 from sesguard.config.load import load_settings
 from sesguard.config.schema import Settings
 from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.core.encodings import encoded_forms
 from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
+from sesguard.deploy.interface import TargetState
 from sesguard.deploy.service import TargetService
 from sesguard.sandbox.private_exim import Upstream
 from sesguard.sandbox.process import Sandbox
 from sesguard.sandbox.seed import SeededKey
+from sesguard.system.search import search_files
 from sesguard.vault.opening import init_vault, make_provider, open_vault
 from sesguard.vault.sealer import VaultSealer
 from sesguard.workflow.engine import StepReport
@@ -208,6 +211,28 @@ def make_host(
     init_vault(host.settings())
     host.import_credential()
     return host
+
+
+BACKUPS = {"exim.conf.bak-2024": 0o644, "exim.conf~": 0o600}
+
+
+def add_backups(host: MailHost) -> None:
+    """Copies of the configuration as administrators and editors leave them."""
+    for name, mode in BACKUPS.items():
+        path = host.exim.config.with_name(name)
+        path.write_bytes(host.exim.config.read_bytes() + host.exim.authenticator_text().encode())
+        path.chmod(mode)
+
+
+def copies(host: MailHost) -> list[str]:
+    """Every file below the host's directory that holds the secret in any form."""
+    needles = encoded_forms(host.password, host.key.access_key_id)
+    return sorted({match.place for match in search_files([host.directory], needles)})
+
+
+def state_of(host: MailHost) -> TargetState:
+    """What ``target list`` says."""
+    return host.service().targets()[0].state
 
 
 @contextlib.contextmanager
