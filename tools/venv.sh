@@ -46,8 +46,11 @@ python=$(tools/python.sh)
 need_venv_module
 version=$("$python" -c 'import platform; print(platform.python_version())')
 tools/step.sh "virtual environment, Python $version" "$python" -m venv --clear .venv
+# --no-deps: the file is the whole closure. Resolving it again would look at newer releases, and pip refuses a release
+# that came out since the pin when a package asks for it by an extra, as pytest-cov asks for coverage[toml].
 tools/step.sh "Python packages of constraints/$level.txt" \
-  .venv/bin/python -m pip install --require-hashes --requirement "constraints/$level.txt"
+  .venv/bin/python -m pip install --no-deps --require-hashes --requirement "constraints/$level.txt"
 tools/step.sh "sesguard from this clone" \
   .venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
+tools/step.sh "whether every package has what it needs" .venv/bin/python -m pip check
 made_from "$level" >".venv/made-from-$level"
