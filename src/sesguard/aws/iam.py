@@ -51,6 +51,16 @@ class KeyUse:
     region: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What IAM knows of a key by its id alone."""
+
+    user_name: str
+    """Whose key it is."""
+    last_use: KeyUse | None
+    """None when it was never used, as far as IAM knows."""
+
+
 class IamKeys:
     """The calls."""
 
@@ -112,10 +122,22 @@ class IamKeys:
             return False
         return True
 
-    def key_last_used(self, access_key_id: str) -> KeyUse | None:
-        """The last use that IAM knows of, or None."""
+    def key_facts(self, access_key_id: str) -> KeyFacts:
+        """
+        Whose key it is, and its last use.
+
+        Raises:
+            AwsMissing: There is no such key.
+            AwsDenied: The caller lacks the right; AWS may also answer this (``AccessDenied``)
+                for a key that does not exist or is of another account.
+        """
         with aws_errors("iam:GetAccessKeyLastUsed"):
             answer = self._session.iam.get_access_key_last_used(AccessKeyId=access_key_id)
         use = answer["AccessKeyLastUsed"]
         at = use.get("LastUsedDate")
-        return None if at is None else KeyUse(at, use["ServiceName"], use["Region"])
+        last_use = None if at is None else KeyUse(at, use["ServiceName"], use["Region"])
+        return KeyFacts(answer["UserName"], last_use)
+
+    def key_last_used(self, access_key_id: str) -> KeyUse | None:
+        """The last use that IAM knows of, or None; see `key_facts`."""
+        return self.key_facts(access_key_id).last_use

@@ -7,7 +7,7 @@ import pytest
 
 from rigs.sandbox import SandboxRig
 from sesguard.aws.errors import AwsMissing
-from sesguard.aws.iam import IamKeys, KeyStatus, NewAccessKey
+from sesguard.aws.iam import IamKeys, KeyFacts, KeyStatus, NewAccessKey
 from sesguard.errors import AwsPermanent
 from sesguard.sandbox.seed import admin_session
 
@@ -136,3 +136,21 @@ def test_the_last_use_of_a_key(rig: SandboxRig, iam: IamKeys) -> None:
     assert after is not None
     assert (after.service, after.region) == ("sts", "us-east-1")
     assert abs(datetime.now(UTC) - after.at) < timedelta(minutes=1)
+
+
+def test_the_owner_of_a_key(rig: SandboxRig, iam: IamKeys) -> None:
+    """The id is enough to know whose key it is, an inactive one too."""
+    key = rig.seed(user_name="carol")
+    iam.set_key_status("carol", key.access_key_id, KeyStatus.INACTIVE)
+
+    assert KeyFacts("carol", None) == iam.key_facts(key.access_key_id)
+
+
+def test_the_facts_of_a_key_that_is_not_there(iam: IamKeys) -> None:
+    """An unknown id is missing, and so is a deleted key."""
+    made = iam.create_access_key("alice")
+    iam.ensure_key_deleted("alice", made.access_key_id)
+
+    for key_id in ("AKIAIOSFODNN7EXAMPLE", made.access_key_id):
+        with pytest.raises(AwsMissing):
+            iam.key_facts(key_id)
