@@ -1,6 +1,9 @@
 """
 One AWS identity in one region, and its clients.
 
+`AwsSession.in_region` gives the same identity in another region: the events of IAM, for one, are
+found in us-east-1 only.
+
 Endpoints and credentials are found by the standard ways (AWS_ENDPOINT_URL*, environment, profile,
 instance role). Time-outs: 5 s to connect, 20 s for an answer; up to four attempts with back-off for
 what botocore holds to be temporary. Clients are made once and may be used by several threads.
@@ -12,7 +15,7 @@ mean that the call took effect, and the caller has to look.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
@@ -23,7 +26,9 @@ from sesguard.core.secret import Secret
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_ses import SESClient
+    from mypy_boto3_sesv2 import SESV2Client
 
 CONNECT_TIMEOUT_S: Final = 5
 READ_TIMEOUT_S: Final = 20
@@ -39,6 +44,7 @@ class AwsSession:
         profile: Named profile of the AWS configuration; None for the default search.
         endpoint_url: Instead of AWS_ENDPOINT_URL.
         access_key: Access key id and secret key, instead of the default search.
+        shared: Credentials of another session, instead of `profile` and `access_key`.
 
     Raises:
         AwsPermanent: There is no such profile.
@@ -51,39 +57,67 @@ class AwsSession:
         *,
         endpoint_url: str | None = None,
         access_key: tuple[str, Secret] | None = None,
+        shared: boto3.Session | None = None,
     ) -> None:
         self.region: Final = region
         self._endpoint_url = endpoint_url
-        key_id, secret_key = access_key if access_key is not None else (None, None)
-        with aws_errors("a session"):
-            self._session = boto3.Session(
-                aws_access_key_id=key_id,
-                aws_secret_access_key=None if secret_key is None else secret_key.reveal(),
-                profile_name=profile,
-                region_name=region,
-            )
+        self._session = shared or _boto_session(profile, access_key)
+
+    def in_region(self, region: str) -> AwsSession:
+        """The same identity in another region; it shares the credentials, not the clients."""
+        if region == self.region:
+            return self
+        return AwsSession(region, endpoint_url=self._endpoint_url, shared=self._session)
 
     @cached_property
     def iam(self) -> IAMClient:
         """IAM."""
         with aws_errors("iam"):
-            return self._session.client(
-                "iam", endpoint_url=self._endpoint_url, config=_config(ATTEMPTS)
-            )
+            return self._session.client("iam", config=_config(ATTEMPTS), **self._place)
 
     @cached_property
     def iam_once(self) -> IAMClient:
         """IAM, for calls that must not be repeated blindly."""
         with aws_errors("iam"):
-            return self._session.client("iam", endpoint_url=self._endpoint_url, config=_config(1))
+            return self._session.client("iam", config=_config(1), **self._place)
 
     @cached_property
     def ses(self) -> SESClient:
         """SES, version 1 of its API."""
         with aws_errors("ses"):
-            return self._session.client(
-                "ses", endpoint_url=self._endpoint_url, config=_config(ATTEMPTS)
-            )
+            return self._session.client("ses", config=_config(ATTEMPTS), **self._place)
+
+    @cached_property
+    def sesv2(self) -> SESV2Client:
+        """SES, version 2 of its API."""
+        with aws_errors("sesv2"):
+            return self._session.client("sesv2", config=_config(ATTEMPTS), **self._place)
+
+    @cached_property
+    def cloudtrail(self) -> Any:
+        """CloudTrail; untyped, because its stubs are not worth a package for one call."""
+        with aws_errors("cloudtrail"):
+            return self._session.client("cloudtrail", config=_config(ATTEMPTS), **self._place)
+
+    @cached_property
+    def secretsmanager(self) -> SecretsManagerClient:
+        """Secrets Manager."""
+        with aws_errors("secretsmanager"):
+            return self._session.client("secretsmanager", config=_config(ATTEMPTS), **self._place)
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"region_name": self.region, "endpoint_url": self._endpoint_url}
+
+
+def _boto_session(profile: str | None, access_key: tuple[str, Secret] | None) -> boto3.Session:
+    key_id, secret_key = access_key if access_key is not None else (None, None)
+    with aws_errors("a session"):
+        return boto3.Session(
+            aws_access_key_id=key_id,
+            aws_secret_access_key=None if secret_key is None else secret_key.reveal(),
+            profile_name=profile,
+        )
 
 
 def _config(attempts: int) -> Config:

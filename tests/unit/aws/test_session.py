@@ -44,3 +44,39 @@ def test_clients_are_made_once(rig: SandboxRig) -> None:
 
     assert session.iam is session.iam
     assert session.iam is not session.iam_once
+
+
+def test_clients_of_the_other_services_are_made_once() -> None:
+    """Each service has one client, in the region of the session."""
+    session = AwsSession("eu-west-1", access_key=("x", Secret("x")))
+
+    for first, second in (
+        (session.sesv2, session.sesv2),
+        (session.cloudtrail, session.cloudtrail),
+        (session.secretsmanager, session.secretsmanager),
+    ):
+        assert first is second
+        assert first.meta.region_name == "eu-west-1"
+
+
+def test_the_same_identity_in_another_region(rig: SandboxRig) -> None:
+    """Endpoint and key stay, and a client that was made before does not follow."""
+    key = rig.seed()
+    here = AwsSession(
+        "us-east-1",
+        endpoint_url=rig.info.endpoint_url,
+        access_key=(key.access_key_id, key.secret_key),
+    )
+    SesAccount(here).verify_domain("here.example")
+    SesAccount(here.in_region("eu-west-1")).verify_domain("there.example")
+
+    found = rig.aws("ses", region_name="eu-west-1").list_identities()["Identities"]
+    assert ["there.example"] == found
+    assert here.in_region("eu-west-1").region == "eu-west-1"
+
+
+def test_the_same_region_is_the_same_session() -> None:
+    """No client is made twice for nothing."""
+    session = AwsSession("us-east-1", access_key=("x", Secret("x")))
+
+    assert session is session.in_region("us-east-1")
