@@ -24,6 +24,7 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
+    WaiterError,
 )
 from botocore.parsers import ResponseParserError
 
@@ -62,7 +63,7 @@ _CLASS_OF_CODE: Final[dict[str, type[AwsError]]] = {
     "ResourceNotFoundException": AwsMissing,
 }
 _NO_IDENTITY: Final = (NoCredentialsError, PartialCredentialsError)
-_NO_ANSWER: Final = (ConnectionError, HTTPClientError, ResponseParserError)
+_NO_ANSWER: Final = (ConnectionError, HTTPClientError, ResponseParserError, WaiterError)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
     ReadTimeoutError,
+    WaiterError,
 )
 from botocore.parsers import ResponseParserError
 
@@ -90,6 +91,7 @@ def test_an_answer_without_a_reason() -> None:
         (EndpointConnectionError(endpoint_url="http://x"), AwsTransient),
         (ReadTimeoutError(endpoint_url="http://x"), AwsTransient),
         (ResponseParserError("bad\nwith the whole answer"), AwsTransient),
+        (WaiterError(name="x", reason="Max attempts exceeded", last_response={}), AwsTransient),
         (NoCredentialsError(), AwsDenied),
         (PartialCredentialsError(provider="env", cred_var="x"), AwsDenied),
         (NoRegionError(), AwsPermanent),
