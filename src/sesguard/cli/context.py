@@ -6,12 +6,16 @@ from pathlib import Path
 
 import click
 
+from sesguard.aws.iam import IamKeys
+from sesguard.aws.session import AwsSession
 from sesguard.cli.output import Output
 from sesguard.config.load import load_settings, settings_path
 from sesguard.config.schema import CredentialSettings, Settings
 from sesguard.core.credential import Credential
 from sesguard.deploy.service import TargetService
 from sesguard.errors import UsageError
+from sesguard.respond.playbook import PanicService
+from sesguard.rotation.service import RotationService
 from sesguard.vault.opening import open_vault
 from sesguard.vault.sealer import VaultSealer
 from sesguard.vault.vault import Vault
@@ -66,6 +70,44 @@ class App:
             return vault.read().credentials
 
         return TargetService(self.settings, credentials, VaultSealer(vault.provider))
+
+    def rotation(self) -> RotationService:
+        """
+        What rotates the credentials of this host.
+
+        Raises:
+            SettingsError: As `settings`.
+        """
+        vault = self.vault()
+        return RotationService(
+            self.settings,
+            vault,
+            VaultSealer(vault.provider),
+            self.targets(),
+            lambda name: IamKeys(self.aws(name)),
+        )
+
+    def panic(self) -> PanicService:
+        """
+        What responds to a leak.
+
+        Raises:
+            SettingsError: As `settings`.
+        """
+        vault = self.vault()
+        return PanicService(
+            self.settings, vault, VaultSealer(vault.provider), self.rotation(), self.aws
+        )
+
+    def aws(self, name: str) -> AwsSession:
+        """
+        The AWS account of a credential, in the region of its calls.
+
+        Raises:
+            AwsPermanent: There is no such profile.
+        """
+        aws, credential = self.settings.aws, self.settings.credentials[name]
+        return AwsSession(aws.region or credential.regions[0], aws.profile)
 
     def credential_settings(self, name: str | None) -> tuple[str, CredentialSettings]:
         """

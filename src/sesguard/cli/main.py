@@ -32,6 +32,8 @@ COMMANDS: Final = {
     "target": "sesguard.cli.target_cmd",
     "daemon": "sesguard.cli.daemon_cmd",
     "send": "sesguard.cli.send_cmd",
+    "rotate": "sesguard.cli.rotate_cmd",
+    "panic": "sesguard.cli.panic_cmd",
     "status": "sesguard.cli.status_cmd",
 }
 """Command to the module that exports it as ``command``."""

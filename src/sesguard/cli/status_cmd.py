@@ -7,12 +7,9 @@ anywhere makes the exit code 1. docs/reference/commands.md describes the JSON.
 """
 
 import contextlib
-import json
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -25,10 +22,9 @@ from sesguard.daemon.sockets import CONTROL, socket_path
 from sesguard.deploy.interface import Target, TargetState
 from sesguard.deploy.service import TargetService
 from sesguard.errors import CheckFailed, Error, SystemFault
+from sesguard.system.sockets import ask_json
 
 JSON_VERSION: Final = 1
-_CONTROL_TIMEOUT_S: Final = 5.0
-_MAX_ANSWER_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ def daemon_section(app: App) -> Section:
     """What the daemon says of itself."""
     path = socket_path(app.settings.daemon.runtime_directory, CONTROL)
     try:
-        answer = ask_daemon(path)
+        answer = ask_json(path, b"status\n")
     except SystemFault as error:
         return Section("daemon", {"running": False, "problem": str(error)}, problem=error)
     vault = answer.get("vault") or {}
@@ -186,37 +182,3 @@ def _show(app: App, section: Section) -> None:
         app.output.data(section.summary)
     if section.rows:
         app.output.table(section.columns, section.rows)
-
-
-def ask_daemon(path: Path) -> dict[str, Any]:
-    """
-    Ask the daemon for its state (docs/protocols/control.md).
-
-    Raises:
-        SystemFault: It is not running, or does not answer as it should.
-    """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
-            channel.settimeout(_CONTROL_TIMEOUT_S)
-            channel.connect(str(path))
-            channel.sendall(b"status\n")
-            answer = json.loads(_receive_all(channel))
-    except OSError as error:
-        raise SystemFault(
-            "sesguardd does not answer at {path}: {reason}",
-            hint="run: systemctl start sesguardd (or: sesguard daemon)",
-            path=path,
-            reason=error.strerror or "timed out",
-        ) from error
-    except ValueError as error:
-        raise SystemFault("sesguardd gave no JSON at {path}", path=path) from error
-    if not isinstance(answer, dict):
-        raise SystemFault("sesguardd gave no JSON at {path}", path=path)
-    return answer
-
-
-def _receive_all(channel: socket.socket) -> bytes:
-    data = bytearray()
-    while len(data) <= _MAX_ANSWER_BYTES and (chunk := channel.recv(65536)):
-        data += chunk
-    return bytes(data)

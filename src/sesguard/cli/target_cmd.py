@@ -6,10 +6,10 @@ import click
 
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.i18n import _, translate_message
+from sesguard.cli.progress import StepPrinter
 from sesguard.deploy.interface import Check, Target, TargetState
 from sesguard.deploy.service import DEPLOYERS
 from sesguard.errors import CheckFailed, UsageError
-from sesguard.workflow.engine import Progress, StepReport
 
 _NAME = click.argument("name", type=click.Choice(list(DEPLOYERS)), default="exim")
 
@@ -78,7 +78,7 @@ def apply(app: App, name: str, yes: bool) -> None:
         if found.steps:
             question = _("Carry out {count} steps (see: sesguard target plan {name})?")
             app.output.confirm(question.format(count=len(found.steps), name=name), assume_yes=yes)
-    if service.apply(name, _listener(app)):
+    if service.apply(name, StepPrinter(app)):
         app.output.ok(_("{name} now asks sesguard for its credential").format(name=name))
         app.output.note(_("To put everything back: sesguard target undo {name}").format(name=name))
     else:
@@ -120,33 +120,10 @@ def undo(app: App, name: str, force: bool, yes: bool) -> None:
     """Undo all that is in effect."""
     question = _("Put the plaintext credential back into the files of {name}?")
     app.output.confirm(question.format(name=name), assume_yes=yes)
-    if app.targets().undo(name, _listener(app), force=force):
+    if app.targets().undo(name, StepPrinter(app), force=force):
         app.output.ok(_("{name} is as it was before").format(name=name))
     else:
         raise UsageError("there is nothing to undo for {target}", target=name)
-
-
-def _listener(app: App) -> "_Printer":
-    return _Printer(app)
-
-
-class _Printer:
-    """Shows a run as it goes on."""
-
-    def __init__(self, app: App) -> None:
-        self._output = app.output
-
-    def __call__(self, report: StepReport) -> None:
-        title = f"[{report.number}/{report.total}] {translate_message(report.title)}"
-        match report.progress:
-            case Progress.BEGUN:
-                self._output.step(title)
-            case Progress.FAILED:
-                self._output.warn(_("failed: {step}").format(step=title))
-            case Progress.UNDONE:
-                self._output.note(_("put back: {step}").format(step=title))
-            case Progress.ACTED | Progress.ALREADY_DONE:
-                pass
 
 
 def state_words(state: TargetState) -> str:

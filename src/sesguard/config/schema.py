@@ -33,6 +33,10 @@ class CredentialSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Verified address that the test mail of ``target apply`` and ``send`` comes from."""
     canary_recipient: str = "success@simulator.amazonses.com"
     """Where the test mail goes. Default: the SES mailbox simulator."""
+    iam_user: str | None = None
+    """IAM user of the access key. Default: AWS is asked whose the key is."""
+    configuration_set: str | None = None
+    """SES configuration set that its mail goes through; ``panic`` pauses it."""
 
     @property
     def smtp_host(self) -> str:
@@ -130,6 +134,30 @@ class AwsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """Region of API calls. Default: the first region of the credential."""
 
 
+class RotationSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[rotation]``: when a credential is renewed, and how careful."""
+
+    max_age_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    """An older credential is overdue."""
+    jitter_days: Annotated[int, Meta(ge=0, le=365)] = 7
+    """``rotate --if-due`` starts up to so many days earlier, another number on each host."""
+    grace_hours: Annotated[int, Meta(ge=0, le=8760)] = 24
+    """A replaced key is deleted after so many hours without a use."""
+    test_timeout_s: Annotated[float, Meta(gt=0, le=600)] = 120.0
+    """Time for a new key to become valid everywhere at AWS."""
+    drain_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 120.0
+    """Time to wait for SMTP sessions that still use the old key."""
+
+
+class PanicSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[panic]``: how a leak is cut off."""
+
+    drain_timeout_s: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    """Time for our own SMTP sessions to end before the leaked key's user is denied everything."""
+    proof_timeout_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
+    """Time in which SES must refuse the leaked key three times in a row."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -141,5 +169,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     lookup: LookupsSettings = field(default_factory=LookupsSettings)
     target: TargetsSettings = field(default_factory=TargetsSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)
+    rotation: RotationSettings = field(default_factory=RotationSettings)
+    panic: PanicSettings = field(default_factory=PanicSettings)
     path: Path | None = None
     """The file that was read; not a key of the file."""

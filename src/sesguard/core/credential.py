@@ -11,6 +11,7 @@ versions, and at most three of them carry a staging label, as in AWS Secrets Man
     add_pending      (none)  -> PENDING
     promote          PENDING -> CURRENT, CURRENT -> PREVIOUS
     demote           PREVIOUS -> CURRENT, CURRENT -> PENDING   (the roll-back of promote)
+    withdraw         CURRENT -> (none): nothing is handed out, and mail waits
     drop             removes a version that is not CURRENT
 
 Everything is frozen: a transition returns a new `Credential`, and an illegal one raises.
@@ -53,6 +54,8 @@ class CredentialVersion:
     """Where it came from, for people: ``issued``, ``imported from /etc/exim4/passwd.client``."""
     exposed: bool = False
     """Whether it lay in plaintext somewhere and should be rotated."""
+    deactivated_at: str | None = None
+    """RFC 3339, UTC: since when sesguard has its key deactivated; None while it has not."""
 
     def password_for(self, host: str) -> Secret:
         """
@@ -125,6 +128,10 @@ class Credential:
         """The label on a version, or None."""
         return next((label for label, n in self.labels.items() if n == number), None)
 
+    def of_key(self, access_key_id: str) -> CredentialVersion | None:
+        """The version with that access key, or None."""
+        return next((v for v in self.versions if v.username == access_key_id), None)
+
     def current(self) -> CredentialVersion:
         """
         The version in use.
@@ -133,6 +140,12 @@ class Credential:
             CredentialError: None is.
         """
         version = self.labelled(StagingLabel.CURRENT)
+        if version is None and self.versions:
+            raise CredentialError(
+                "credential {id} is held back: it has no CURRENT version, and mail waits",
+                hint="finish what was begun: sesguard panic, or sesguard rotate --resume",
+                id=self.credential_id,
+            )
         if version is None:
             raise CredentialError(
                 "credential {id} has no CURRENT version",
@@ -201,6 +214,23 @@ class Credential:
         if StagingLabel.CURRENT in labels:
             labels[old_current] = labels[StagingLabel.CURRENT]
         return replace(self, labels={**labels, StagingLabel.CURRENT: number})
+
+    def withdraw(self) -> "Credential":
+        """Take the label CURRENT away, so that no version is handed out."""
+        labels = dict(self.labels)
+        labels.pop(StagingLabel.CURRENT, None)
+        return replace(self, labels=labels)
+
+    def with_version(self, version: CredentialVersion) -> "Credential":
+        """
+        Replace the version of the same number.
+
+        Raises:
+            CredentialError: There is none.
+        """
+        self.version(version.number)
+        versions = tuple(version if v.number == version.number else v for v in self.versions)
+        return replace(self, versions=versions)
 
     def drop(self, number: int) -> "Credential":
         """

@@ -84,6 +84,15 @@ class Deployer(Protocol):
         """Look whether an applied change works."""
         ...
 
+    def release(self) -> None:
+        """
+        Start delivering the mail that was deferred; does not wait for it.
+
+        Raises:
+            Error: The program could not be started.
+        """
+        ...
+
 
 class CredentialReader(Protocol):
     """Gives the credentials of the vault."""

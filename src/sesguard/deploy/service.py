@@ -13,12 +13,12 @@ from typing import Any, Final
 from sesguard.config.schema import Settings
 from sesguard.core.interfaces import Sealer
 from sesguard.deploy.exim.deployer import EximDeployer
-from sesguard.deploy.interface import Check, CredentialReader, Deployer, Plan, Target
+from sesguard.deploy.interface import Check, CredentialReader, Deployer, Plan, Target, TargetState
 from sesguard.errors import UsageError
 from sesguard.system.files import ensure_directory
 from sesguard.system.locks import exclusive_lock
 from sesguard.workflow.engine import Engine, Listener
-from sesguard.workflow.journal import Journal, Run, RunState
+from sesguard.workflow.journal import Journal, Run, RunState, open_journal
 
 WORKFLOW: Final = "target"
 
@@ -47,6 +47,14 @@ class TargetService:
         """All targets, also those that are not installed."""
         return [self._deployer(name).find() for name in DEPLOYERS]
 
+    def applied(self) -> list[str]:
+        """Names of the targets that ask sesguard for the credential."""
+        return [each.name for each in self.targets() if each.state is TargetState.APPLIED]
+
+    def in_plaintext(self) -> list[str]:
+        """Names of the targets that hold a credential themselves."""
+        return [each.name for each in self.targets() if each.state is TargetState.PLAINTEXT]
+
     def plan(self, name: str) -> Plan:
         """
         What `apply` would do; changes nothing.
@@ -59,6 +67,10 @@ class TargetService:
     def verify(self, name: str) -> Sequence[Check]:
         """Look whether an applied target works."""
         return self._deployer(name).verify()
+
+    def release(self, name: str) -> None:
+        """Start delivering what a target has in its queue."""
+        self._deployer(name).release()
 
     def apply(self, name: str, listener: Listener) -> bool:
         """
@@ -129,8 +141,7 @@ class TargetService:
         return Engine(WORKFLOW, journal, deployer.step_types, deployer.context(), listener)
 
     def _journal(self) -> Journal:
-        ensure_directory(self._settings.state_directory, mode=0o755)
-        return Journal(self._settings.state_directory / "journal.db", self._sealer)
+        return open_journal(self._settings.state_directory, self._sealer)
 
     def _locked(self) -> AbstractContextManager[None]:
         ensure_directory(self._settings.state_directory, mode=0o755)

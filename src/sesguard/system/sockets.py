@@ -1,6 +1,13 @@
-"""Small questions about TCP on the loopback."""
+"""Small questions over sockets of this host."""
 
+import json
 import socket
+from pathlib import Path
+from typing import Any, Final
+
+from sesguard.errors import SystemFault
+
+_MAX_ANSWER_BYTES: Final = 1024 * 1024
 
 
 def free_port() -> int:
@@ -18,3 +25,37 @@ def answers(port: int, *, timeout_s: float = 1.0) -> bool:
             return True
     except OSError:
         return False
+
+
+def ask_json(path: Path, question: bytes, *, timeout_s: float = 5.0) -> dict[str, Any]:
+    """
+    Send a line to a Unix socket and read one JSON object until the other side closes.
+
+    Raises:
+        SystemFault: Nobody answers there, or not with a JSON object.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
+            channel.settimeout(timeout_s)
+            channel.connect(str(path))
+            channel.sendall(question)
+            answer = json.loads(_receive_all(channel))
+    except OSError as error:
+        raise SystemFault(
+            "sesguardd does not answer at {path}: {reason}",
+            hint="run: systemctl start sesguardd (or: sesguard daemon)",
+            path=path,
+            reason=error.strerror or "timed out",
+        ) from error
+    except ValueError as error:
+        raise SystemFault("sesguardd gave no JSON at {path}", path=path) from error
+    if not isinstance(answer, dict):
+        raise SystemFault("sesguardd gave no JSON at {path}", path=path)
+    return answer
+
+
+def _receive_all(channel: socket.socket) -> bytes:
+    data = bytearray()
+    while len(data) <= _MAX_ANSWER_BYTES and (chunk := channel.recv(65536)):
+        data += chunk
+    return bytes(data)

@@ -6,7 +6,7 @@ and ciphertext are both bound to the encryption context, so that a record opens 
 of the credential of the vault for which it was sealed.
 
 The plaintext of a record is compact JSON: ``username``, ``passwords`` (region to password),
-``created_at``, ``origin``, ``exposed``.
+``created_at``, ``origin``, ``exposed``, ``deactivated_at``.
 
 Described in docs/formats/sealed-record.md.
 """
@@ -40,6 +40,7 @@ class _Payload(Struct, frozen=True, forbid_unknown_fields=True):
     created_at: str
     origin: str
     exposed: bool
+    deactivated_at: str | None = None
 
 
 def seal(provider: KeyProvider, plaintext: bytes, context: Mapping[str, str]) -> Sealed:
@@ -85,6 +86,7 @@ def seal_version(
         version.created_at,
         version.origin,
         version.exposed,
+        version.deactivated_at,
     )
     try:
         plaintext = msgspec.json.encode(payload, enc_hook=Secret.reveal)
@@ -127,6 +129,7 @@ def open_version(
         created_at=payload.created_at,
         origin=payload.origin,
         exposed=payload.exposed,
+        deactivated_at=payload.deactivated_at,
     )
 
 

@@ -9,6 +9,9 @@ Promises:
   error of the undo (exit 4); running the command again goes on from there.
 - After a crash, `finish` converges: a run that was going forward goes on forward, one that was
   going back goes on back.
+- An engine that stops instead (`OnFailure.STOP`, for what must never be taken back, such as cutting
+  off a leak) leaves the run unfinished; running the command again tries the failed step again. A
+  step that `keeps_going` does not hold up the ones after it.
 - `check_undo` asks every step of a finished run whether a later change would be lost.
 
 One process at a time may run a workflow on a subject: the caller holds a lock.
@@ -46,6 +49,13 @@ class Progress(StrEnum):
     UNDONE = "UNDONE"
 
 
+class OnFailure(StrEnum):
+    """What a failed step does to its run."""
+
+    ROLL_BACK = "ROLL_BACK"
+    STOP = "STOP"
+
+
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """One line of progress."""
@@ -54,6 +64,8 @@ class StepReport:
     total: int
     title: Message
     progress: Progress
+    problem: Error | None = None
+    """Why it failed, when it did and the error is one of ours."""
 
 
 Listener = Callable[[StepReport], None]
@@ -73,6 +85,7 @@ class Engine(Generic[ContextT]):
         step_types: All kinds of step that may appear, so that a journal can be read back.
         context: What the steps work on.
         listener: Is told about each step.
+        on_failure: What becomes of the run when a step fails.
     """
 
     def __init__(
@@ -82,8 +95,10 @@ class Engine(Generic[ContextT]):
         step_types: Sequence[type[Step[ContextT]]],
         context: ContextT,
         listener: Listener = _nobody,
+        on_failure: OnFailure = OnFailure.ROLL_BACK,
     ) -> None:
         self._workflow = workflow
+        self._on_failure = on_failure
         self._journal = journal
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_union(step_types))
         self._context = context
@@ -110,7 +125,7 @@ class Engine(Generic[ContextT]):
 
         Raises:
             RolledBack: A step failed and everything was put back.
-            Error: A step failed and something could not be put back.
+            Error: A step failed and something could not be put back, or the engine stops.
         """
         entries = [PlannedEntry(step.title(), msgspec.json.encode(step)) for step in steps]
         run = self._journal.start_run(self._workflow, subject, entries, started_at)
@@ -164,15 +179,22 @@ class Engine(Generic[ContextT]):
 
     def _forward(self, run: Run) -> Run:
         entries = self._journal.entries(run.run_id)
+        failures: list[Error] = []
         for entry in entries:
             if entry.state is EntryState.DONE:
                 continue
             try:
                 self._act(run, entry, len(entries))
-            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - any failure rolls back
-                self._report(entry, len(entries), Progress.FAILED)
-                self._journal.set_run_state(run.run_id, RunState.ROLLING_BACK, _describe(error))
-                self._roll_back(run, error)
+            except (Exception, KeyboardInterrupt) as error:
+                self._report(entry, len(entries), Progress.FAILED, error)
+                if self._on_failure is OnFailure.ROLL_BACK:
+                    self._journal.set_run_state(run.run_id, RunState.ROLLING_BACK, _describe(error))
+                    self._roll_back(run, error)
+                if not isinstance(error, Error) or not self._step(entry).keeps_going:
+                    raise
+                failures.append(error)
+        if failures:
+            raise failures[0]
         self._journal.set_run_state(run.run_id, RunState.DONE)
         return replace(run, state=RunState.DONE)
 
@@ -218,8 +240,15 @@ class Engine(Generic[ContextT]):
         step: Step[ContextT] = self._decoder.decode(entry.step)
         return step
 
-    def _report(self, entry: JournalEntry, total: int, progress: Progress) -> None:
-        self._listener(StepReport(entry.number, total, entry.title, progress))
+    def _report(
+        self,
+        entry: JournalEntry,
+        total: int,
+        progress: Progress,
+        error: BaseException | None = None,
+    ) -> None:
+        problem = error if isinstance(error, Error) else None
+        self._listener(StepReport(entry.number, total, entry.title, progress, problem))
 
 
 def _union(step_types: Sequence[type[Step[ContextT]]]) -> Any:

@@ -22,6 +22,7 @@ from sesguard.core.interfaces import Sealer
 from sesguard.core.message import Message
 from sesguard.errors import SystemFault
 from sesguard.system.database import open_database
+from sesguard.system.files import ensure_directory
 
 _SCHEMA: Final = """
 CREATE TABLE run (
@@ -229,6 +230,17 @@ class Journal:
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._connection)
+
+
+def open_journal(state_directory: Path, sealer: Sealer) -> Journal:
+    """
+    Open the one journal of this host; the directory is made when it is not there.
+
+    Raises:
+        SystemFault: It cannot be opened.
+    """
+    ensure_directory(state_directory, mode=0o755)
+    return Journal(state_directory / "journal.db", sealer)
 
 
 class _Transaction:

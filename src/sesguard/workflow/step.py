@@ -14,7 +14,7 @@ Each step keeps these promises, which make a crash at any instant harmless:
 - `undo` may be called again, and also when `act` never ran.
 """
 
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -25,6 +25,9 @@ ContextT = TypeVar("ContextT")
 
 class Step(msgspec.Struct, Generic[ContextT], frozen=True, kw_only=True, tag_field="kind"):
     """One change; subclasses are its kinds."""
+
+    keeps_going: ClassVar[bool] = False
+    """Whether the steps after it are tried all the same when it fails in a run that stops."""
 
     def title(self) -> Message:
         """What the step does, for people. Never a secret."""

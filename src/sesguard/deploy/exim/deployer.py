@@ -148,6 +148,10 @@ class EximDeployer:
         )
         return checks
 
+    def release(self) -> None:
+        """See `Deployer.release`."""
+        self._program().run_queue()
+
     def _change(self, layout: EximLayout, edits: list[ReplaceFile]) -> Sequence[Step[Any]]:
         """The steps from the question to the daemon to the test mail."""
         name = self._credential_name()

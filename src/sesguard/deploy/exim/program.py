@@ -24,6 +24,7 @@ from sesguard.system.processes import (
     process_alive,
     run_program,
     signal_process,
+    start_program,
 )
 
 _CANARY_TIMEOUT_S: Final = 180.0
@@ -57,6 +58,11 @@ class EximProgram:
         return run_program(
             (self.binary, *options, *arguments), stdin=stdin, timeout_s=timeout_s, user=user
         )
+
+    def run_queue(self) -> None:
+        """Start a queue run that tries every message whose retry time lies ahead, and leave it."""
+        options = ("-C", str(self.config)) if self.config else ()
+        start_program((self.binary, *options, "-qf"), environment={})
 
     def setting(self, name: str) -> str:
         """

@@ -1,0 +1,95 @@
+"""What the steps of the response work on: everything that rotation has, and the incident."""
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from sesguard.aws.cloudtrail import TrailEvents
+from sesguard.aws.iam import KeyUse
+from sesguard.aws.ses import SesSending
+from sesguard.aws.users import IamUsers
+from sesguard.config.schema import PanicSettings
+from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.errors import CheckFailed, SystemFault
+from sesguard.respond.incident import Incident
+from sesguard.rotation.context import RotationContext
+from sesguard.rotation.keys import find_facts
+from sesguard.workflow.journal import Journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseContext(RotationContext):
+    """One leaked key; the steps of a rotation work on it too."""
+
+    panic: PanicSettings
+    incident: Incident
+    users: IamUsers
+    sending: SesSending
+    trails: tuple[TrailEvents, ...]
+    """One for each region in which events of the key may be; the first has those of IAM."""
+    journal: Journal | None
+    """None where it cannot be opened."""
+    holders: dict[str, Any] = field(default_factory=dict)
+    """Who can ask for the credential on this host, for the evidence."""
+
+    @property
+    def access_key_id(self) -> str:
+        """The leaked key."""
+        return self.incident.record.access_key_id
+
+    def was_proved(self) -> bool:
+        """Whether SES was seen to refuse the leaked key."""
+        return self.incident.record.proved_at is not None
+
+    def note(self, act: str, detail: str = "", **changes: Any) -> None:
+        """
+        Write a line into the incident's timeline.
+
+        A full disk does not hold the act up: the line stays in memory and is written with the next.
+        """
+        with contextlib.suppress(SystemFault):
+            self.incident.note(self.pace.timestamp(), act, detail, **changes)
+
+    def leaked_user(self) -> str:
+        """
+        IAM user of the leaked key: noted, or asked for.
+
+        Raises:
+            CheckFailed: AWS knows no such key.
+            AwsError: IAM cannot be asked.
+        """
+        known = self.incident.record.user_name
+        if known is not None:
+            return known
+        facts = find_facts(self.keys, self.access_key_id)
+        if facts is None:
+            raise CheckFailed(
+                "AWS knows no access key {key}: it was deleted, or is of another account",
+                hint="check the key id and the AWS account",
+                key=self.access_key_id,
+            )
+        use = facts.last_use
+        self.note(
+            "found the IAM user",
+            facts.user_name,
+            user_name=facts.user_name,
+            last_use=None if use is None else _use_json(use),
+        )
+        return facts.user_name
+
+    def stored(self) -> Credential:
+        """The credential as it is in the vault."""
+        known = self.vault.read().credentials.get(self.credential_id)
+        return known or Credential(self.credential_id)
+
+    def leaked_version(self) -> CredentialVersion | None:
+        """The vault's version of the leaked key, or None."""
+        return self.stored().of_key(self.access_key_id)
+
+
+def _use_json(use: KeyUse) -> dict[str, str]:
+    return {
+        "at": use.at.isoformat(timespec="seconds"),
+        "service": use.service,
+        "region": use.region,
+    }

@@ -1,0 +1,324 @@
+"""
+The journaled steps of a rotation.
+
+    CREATE   CreateKey        a second key, sealed as PENDING
+    TEST     TestLogin        SES takes it, several times in a row
+    DEPLOY   SwitchCurrent    PENDING becomes CURRENT, for the next message
+             RefreshTargets   targets and daemon use it
+    FINISH   DeactivateKey    the old key, once no session of before is left and nobody else uses it
+    RETIRE   DeleteKey        the old key, in a run of its own, after the time of grace
+
+Up to SwitchCurrent the old version is CURRENT and works; from then on the new one is, and the old
+key stays active. So there is a working credential at every moment, forwards and backwards.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from sesguard.aws.iam import KeyStatus
+from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
+from sesguard.core.message import Message, message
+from sesguard.core.rotation import RotationStep
+from sesguard.core.smtp_password import derive_for_regions
+from sesguard.errors import CheckFailed, UpstreamError
+from sesguard.rotation.context import RotationContext
+from sesguard.rotation.keys import delete_orphans, find_status, make_key
+from sesguard.rotation.login import wait_until_sent, wait_until_valid
+from sesguard.rotation.sessions import describe_sessions, sessions_to, wait_until_over
+from sesguard.rotation.targets import require_targets_use
+from sesguard.workflow.step import Step
+
+_SETTLE_S = 1.0
+"""Between the two looks at when IAM saw the old key last."""
+
+
+class RotationAct(Step[RotationContext], frozen=True, kw_only=True):
+    """What all have in common."""
+
+    part_of: ClassVar[RotationStep]
+
+    number: int
+    """Number of the credential version that it is about."""
+
+    def effects(self, context: RotationContext) -> list[str]:  # noqa: ARG002
+        """Every AWS call and every file that it changes, for ``--dry-run``."""
+        return []
+
+
+class CreateKey(RotationAct, frozen=True, kw_only=True, tag="create-key"):
+    """Make the new key and seal it as PENDING; the secret key is dropped at once."""
+
+    part_of = RotationStep.CREATE
+
+    user_name: str
+    known: tuple[str, ...]
+    """Ids of the keys that the user had before."""
+    origin: str
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("make a new access key for IAM user {user}", user=self.user_name)
+
+    def effects(self, context: RotationContext) -> list[str]:
+        """See `RotationAct.effects`."""
+        return [
+            f"iam:ListAccessKeys {self.user_name}",
+            f"iam:CreateAccessKey {self.user_name}",
+            f"{context.vault.directory}/vault: version {self.number}, PENDING",
+        ]
+
+    def is_done(self, context: RotationContext) -> bool:
+        """Whether the version is in the vault."""
+        return _find(_credential(context), self.number) is not None
+
+    def act(self, context: RotationContext) -> None:
+        """Make it, and take it back when it cannot be kept."""
+        made = make_key(context.keys, self.user_name, self.known, context.pace)
+        version = CredentialVersion(
+            number=self.number,
+            username=made.access_key_id,
+            passwords=derive_for_regions(made.secret_key, context.credential.regions),
+            created_at=context.pace.timestamp(),
+            origin=self.origin,
+        )
+        try:
+            context.vault.update(context.credential_id, lambda known: known.add_pending(version))
+        except BaseException:
+            context.keys.ensure_key_deleted(self.user_name, made.access_key_id)
+            raise
+
+    def undo(self, context: RotationContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
+        """Delete the key at AWS first, then forget the version."""
+        version = _find(_credential(context), self.number)
+        if version is not None:
+            context.keys.ensure_key_deleted(self.user_name, version.username)
+        delete_orphans(context.keys, self.user_name, self.known)
+        if version is not None:
+            context.vault.update(context.credential_id, lambda known: known.drop(self.number))
+
+
+class TestLogin(RotationAct, frozen=True, kw_only=True, tag="test-login"):
+    """Log in with the new version, and send a mail to the mailbox simulator when asked to."""
+
+    part_of = RotationStep.TEST
+    __test__: ClassVar[bool] = False
+
+    send_mail: bool = False
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("wait until SES takes the new key three times in a row")
+
+    def effects(self, context: RotationContext) -> list[str]:
+        """See `RotationAct.effects`."""
+        return [f"SMTP AUTH at {context.credential.smtp_host}:{context.credential.port}"]
+
+    def act(self, context: RotationContext) -> None:
+        """Fail when SES does not take it in time."""
+        version = _credential(context).version(self.number)
+        timeout_s = context.rotation.test_timeout_s
+        wait_until_valid(version, context.credential, timeout_s, context.pace)
+        if self.send_mail:
+            wait_until_sent(version, context.credential, timeout_s, context.pace)
+
+
+class SwitchCurrent(RotationAct, frozen=True, kw_only=True, tag="switch-current"):
+    """Make the new version CURRENT."""
+
+    part_of = RotationStep.DEPLOY
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("make version {number} CURRENT", number=self.number)
+
+    def effects(self, context: RotationContext) -> list[str]:
+        """See `RotationAct.effects`."""
+        return [f"{context.vault.directory}/vault: version {self.number}, CURRENT"]
+
+    def is_done(self, context: RotationContext) -> bool:
+        """Whether it is CURRENT."""
+        return _credential(context).label_of(self.number) is StagingLabel.CURRENT
+
+    def act(self, context: RotationContext) -> None:
+        """One write of the vault."""
+        context.vault.update(context.credential_id, lambda known: known.promote())
+
+    def undo(self, context: RotationContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
+        """Make the old version CURRENT again, and wait until no session uses the new one."""
+        context.vault.update(context.credential_id, self._back)
+        port = context.credential.port
+        timeout_s = context.rotation.drain_timeout_s
+        left = wait_until_over(sessions_to(port), port, timeout_s, context.pace)
+        if left:
+            raise UpstreamError(
+                "mail flows with the old key again, but {session}",
+                hint="wait until it has ended, then run: sesguard rotate --resume",
+                session=describe_sessions(left)[0],
+            )
+
+    def _back(self, credential: Credential) -> Credential:
+        if credential.label_of(self.number) is not StagingLabel.CURRENT:
+            return credential
+        if StagingLabel.PREVIOUS in credential.labels:
+            return credential.demote()
+        return credential.withdraw()
+
+
+class RefreshTargets(RotationAct, frozen=True, kw_only=True, tag="refresh-targets"):
+    """
+    Rewrite the targets that need a file, and check that all of them use the new version.
+
+    There is nothing to undo: SwitchCurrent is undone after it, and who asks gets the old version.
+    """
+
+    part_of = RotationStep.DEPLOY
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("check that the daemon and every target use version {n}", n=self.number)
+
+    def effects(self, context: RotationContext) -> list[str]:
+        """See `RotationAct.effects`."""
+        names = context.targets.applied()
+        return [f"{context.control_socket}: status", *(f"target {name}: verify" for name in names)]
+
+    def act(self, context: RotationContext) -> None:
+        """Fail when one does not."""
+        require_targets_use(context, self.number)
+
+
+class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"):
+    """
+    Deactivate the old key.
+
+    Sessions that began before are waited for. When one outlives the time-out, or IAM sees the key
+    used by somebody else, the key stays active and the sighting goes to the context: nothing failed
+    then, and a later pass tries again.
+    """
+
+    part_of = RotationStep.FINISH
+
+    user_name: str
+    access_key_id: str
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("deactivate the old key {key}", key=self.access_key_id)
+
+    def effects(self, context: RotationContext) -> list[str]:
+        """See `RotationAct.effects`."""
+        return [
+            f"iam:GetAccessKeyLastUsed {self.access_key_id}",
+            f"iam:UpdateAccessKey {self.user_name} {self.access_key_id} Inactive",
+            f"{context.vault.directory}/vault: version {self.number}, deactivated_at",
+        ]
+
+    def is_done(self, context: RotationContext) -> bool:
+        """Whether the vault says so, which is written last."""
+        version = _find(_credential(context), self.number)
+        return version is None or version.deactivated_at is not None
+
+    def act(self, context: RotationContext) -> None:
+        """See the class."""
+        sightings = self._sightings(context)
+        if sightings:
+            context.sightings.extend(sightings)
+            return
+        if find_status(context.keys, self.user_name, self.access_key_id) is not None:
+            context.keys.set_key_status(self.user_name, self.access_key_id, KeyStatus.INACTIVE)
+        self._mark(context, context.pace.timestamp())
+
+    def undo(self, context: RotationContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
+        """Activate it again."""
+        if find_status(context.keys, self.user_name, self.access_key_id) is not None:
+            context.keys.set_key_status(self.user_name, self.access_key_id, KeyStatus.ACTIVE)
+        self._mark(context, None)
+
+    def _sightings(self, context: RotationContext) -> list[Message]:
+        port = context.credential.port
+        timeout_s = context.rotation.drain_timeout_s
+        left = wait_until_over(sessions_to(port), port, timeout_s, context.pace)
+        if left:
+            return describe_sessions(left)
+        quiet_since = context.pace.now()
+        before = context.keys.key_last_used(self.access_key_id)
+        context.pace.sleep(_SETTLE_S)
+        after = context.keys.key_last_used(self.access_key_id)
+        if after is None or after == before or after.at < quiet_since:
+            return []
+        return [
+            message(
+                "IAM saw {key} used by {service} in {region} at {at}, not by this host's mail",
+                key=self.access_key_id,
+                service=after.service,
+                region=after.region,
+                at=after.at.isoformat(timespec="seconds"),
+            )
+        ]
+
+    def _mark(self, context: RotationContext, at: str | None) -> None:
+        def change(credential: Credential) -> Credential:
+            version = _find(credential, self.number)
+            if version is None:
+                return credential
+            return credential.with_version(replace(version, deactivated_at=at))
+
+        context.vault.update(context.credential_id, change)
+
+
+class DeleteKey(RotationAct, frozen=True, kw_only=True, tag="delete-key"):
+    """Delete an old key for good, and forget its version. It cannot be undone."""
+
+    part_of = RotationStep.RETIRE
+
+    user_name: str
+    """Empty when AWS knows the key no more."""
+    access_key_id: str
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("delete the old key {key}", key=self.access_key_id)
+
+    def effects(self, context: RotationContext) -> list[str]:
+        """See `RotationAct.effects`."""
+        return [
+            f"iam:DeleteAccessKey {self.user_name} {self.access_key_id}",
+            f"{context.vault.directory}/vault: version {self.number} is dropped",
+        ]
+
+    def is_done(self, context: RotationContext) -> bool:
+        """Whether the version is forgotten, which comes last."""
+        return _find(_credential(context), self.number) is None
+
+    def act(self, context: RotationContext) -> None:
+        """Refuse a key that somebody has activated again: it is in use."""
+        status = find_status(context.keys, self.user_name, self.access_key_id)
+        if status is KeyStatus.ACTIVE:
+            raise CheckFailed(
+                "the old key {key} was activated again, so somebody uses it",
+                hint="find who, give it the new credential, deactivate {key}, then rotate again",
+                key=self.access_key_id,
+            )
+        if status is not None:
+            context.keys.ensure_key_deleted(self.user_name, self.access_key_id)
+        context.vault.update(context.credential_id, lambda known: known.drop(self.number))
+
+
+STEP_TYPES: tuple[type[RotationAct], ...] = (
+    CreateKey,
+    TestLogin,
+    SwitchCurrent,
+    RefreshTargets,
+    DeactivateKey,
+    DeleteKey,
+)
+"""Every kind of step that a journal of rotations may hold."""
+
+
+def _credential(context: RotationContext) -> Credential:
+    known = context.vault.read().credentials.get(context.credential_id)
+    return known or Credential(context.credential_id)
+
+
+def _find(credential: Credential, number: int) -> CredentialVersion | None:
+    return next((v for v in credential.versions if v.number == number), None)
