@@ -9,6 +9,7 @@ from sesguard.cli.context import App, pass_app
 from sesguard.cli.credential_import import command as import_command
 from sesguard.cli.credential_view import COLUMNS, describe, known_credentials, table_row
 from sesguard.cli.i18n import _, translate
+from sesguard.cli.progress import StepPrinter
 from sesguard.core.credential import Credential
 from sesguard.errors import CheckFailed
 from sesguard.vault.checking import RecordCheck
@@ -22,6 +23,18 @@ def command() -> None:
 
 
 command.add_command(import_command)
+
+
+@command.command(help=_("Make the first access key of a credential at AWS, test it, and seal it."))
+@click.argument("name", metavar=_("NAME"), required=False)
+@click.option("--send-test", is_flag=True, help=_("Also send a mail to the SES mailbox simulator."))
+@pass_app
+def issue(app: App, name: str | None, send_test: bool) -> None:
+    """Issue version 1; a credential that has one is rotated instead."""
+    name, _settings = app.credential_settings(name)
+    issued = app.rotation().issue(name, StepPrinter(app), send_mail=send_test)
+    text = _("{name} has its first key: version {number}, {key}")
+    app.output.ok(text.format(name=name, number=issued.number, key=issued.username))
 
 
 @command.command(name="list", help=_("Show every credential: key id, age, regions. No secret."))

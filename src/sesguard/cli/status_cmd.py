@@ -16,6 +16,8 @@ import click
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.credential_view import COLUMNS, describe, known_credentials, table_row
 from sesguard.cli.i18n import _, translate
+from sesguard.cli.rotate_cmd import require_on_time
+from sesguard.cli.rotation_view import status_json
 from sesguard.cli.target_cmd import state_words
 from sesguard.core.credential import Credential
 from sesguard.daemon.sockets import CONTROL, socket_path
@@ -76,6 +78,26 @@ def credentials_section(app: App) -> Section:
         COLUMNS,
         [table_row(each) for each in data],
     )
+
+
+def rotation_section(app: App) -> Section:
+    """When each credential is due, and whether a rotation was cut short."""
+    data: list[dict[str, object]] = []
+    try:
+        service = app.rotation()
+        found = [service.status(name) for name in app.settings.credentials]
+        data = [status_json(each) for each in found]
+        for each in found:
+            require_on_time(each)
+    except Error as error:
+        return Section("rotation", data, problem=error)
+    dates = [
+        f"{each.credential_id} {each.schedule.due_at.date().isoformat()}"
+        for each in found
+        if each.schedule is not None
+    ]
+    text = _("rotation: next due {dates}")
+    return Section("rotation", data, text.format(dates=", ".join(dates) or "-"))
 
 
 def daemon_section(app: App) -> Section:
@@ -144,6 +166,7 @@ def _target_problem(service: TargetService, target: Target) -> Error | None:
 SECTIONS: Final[list[SectionMaker]] = [
     vault_section,
     credentials_section,
+    rotation_section,
     targets_section,
     daemon_section,
 ]

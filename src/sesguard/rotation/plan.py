@@ -12,10 +12,10 @@ from datetime import timedelta
 
 from sesguard.aws.iam import AccessKey, KeyStatus
 from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
-from sesguard.core.rotation import parse_time
 from sesguard.errors import CheckFailed, UsageError
 from sesguard.rotation.context import RotationContext
 from sesguard.rotation.keys import find_facts, foreign_keys, owner_of
+from sesguard.rotation.schedule import parse_time
 from sesguard.rotation.steps import (
     CreateKey,
     DeactivateKey,

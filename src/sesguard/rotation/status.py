@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sesguard.config.schema import RotationSettings
 from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
-from sesguard.core.rotation import Schedule, schedule
+from sesguard.rotation.schedule import Schedule, schedule
 from sesguard.workflow.journal import Run
 
 
@@ -55,7 +55,7 @@ def describe_rotation(
         credential: From the vault.
         settings: ``[rotation]``.
         history: Its runs, newest first.
-        seed: See `sesguard.core.rotation.schedule`.
+        seed: See `sesguard.rotation.schedule.schedule`.
         now: UTC.
     """
     current = credential.labelled(StagingLabel.CURRENT)

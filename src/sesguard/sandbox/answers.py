@@ -3,7 +3,8 @@ SES calls that moto lacks or answers with fixed numbers.
 
 Sending can be paused for the account in a region and for a configuration set, in both versions of
 the API; the quota is that of the SMTP endpoint; a default configuration set can be given to an
-identity. While the account is paused, sends by the API are refused as well.
+identity. While the account is paused, sends by the API are refused as well. GetConfigurationSet is
+moto's, with the state of sending put right.
 
 Left out: the checks of names and lengths that AWS makes, and every other field of GetAccount.
 """
@@ -81,6 +82,12 @@ def _put_configuration_set_sending(call: ApiCall, _state: SandboxState) -> Answe
     return _no_configuration_set(call, name)
 
 
+def _get_configuration_set(call: ApiCall, _state: SandboxState) -> Answer:
+    name = str(call.parameters.get("ConfigurationSetName"))
+    document = backends.describe_configuration_set(call.region, name)
+    return _no_configuration_set(call, name) if document is None else answer(call, document)
+
+
 def _put_identity_configuration_set(call: ApiCall, _state: SandboxState) -> Answer:
     name = call.parameters.get("ConfigurationSetName")
     if name is not None and backends.configuration_set_sending(call.region, str(name)) is None:
@@ -113,6 +120,7 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
     ("ses", "UpdateAccountSendingEnabled"): _put_account_sending,
     ("ses", "UpdateConfigurationSetSendingEnabled"): _put_configuration_set_sending,
     ("sesv2", "GetAccount"): _get_account,
+    ("sesv2", "GetConfigurationSet"): _get_configuration_set,
     ("sesv2", "PutAccountSendingAttributes"): _put_account_sending,
     ("sesv2", "PutConfigurationSetSendingOptions"): _put_configuration_set_sending,
     ("sesv2", "PutEmailIdentityConfigurationSetAttributes"): _put_identity_configuration_set,

@@ -9,10 +9,12 @@ Known fault: one account (`ACCOUNT_ID`); keys and policies of an assumed role ar
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
-from moto.iam.models import IAMBackend, ManagedPolicy, iam_backends
+from moto.core.utils import utcnow
+from moto.iam.models import AccessKeyLastUsed, IAMBackend, ManagedPolicy, iam_backends
 from moto.ses.models import ConfigurationSet, SESBackend, ses_backends
 
 from sesguard.core.secret import Secret
@@ -54,6 +56,13 @@ def list_access_keys() -> list[MotoKey]:
     ]
 
 
+def record_key_use(access_key_id: str, service: str, region: str) -> None:
+    """Let IAM know that a key was used now; nothing when IAM has no such key (any more)."""
+    key = _iam().access_keys.get(access_key_id)
+    if key is not None:
+        key.last_used = AccessKeyLastUsed(utcnow(), service, region)
+
+
 def list_policies(user_name: str) -> list[PolicyDocument]:
     """The inline, attached and group policies of a user; none when the user is gone."""
     user = _iam().users.get(user_name)
@@ -89,11 +98,16 @@ def set_default_configuration_set(region: str, identity: str, name: str | None) 
 def configuration_set_sending(region: str, name: str) -> bool | None:
     """Whether a configuration set may send; None when there is no such set."""
     found = _configuration_set(region, name)
+    return None if found is None else _may_send(found)
+
+
+def describe_configuration_set(region: str, name: str) -> dict[str, Any] | None:
+    """A configuration set as version 2 of the API shows it; None when there is no such set."""
+    found = _configuration_set(region, name)
     if found is None:
         return None
-    # moto stores nothing (the default: may send), the SendingOptions of v2, or what we store.
-    enabled: object = found.enabled
-    return bool(enabled.get("SendingEnabled", True)) if isinstance(enabled, dict) else bool(enabled)
+    # moto shows what it stores for SendingEnabled, which need not be a boolean.
+    return found.to_dict_v2() | {"SendingOptions": {"SendingEnabled": _may_send(found)}}
 
 
 def set_configuration_set_sending(region: str, name: str, enabled: bool) -> bool:
@@ -121,6 +135,12 @@ def _ses(region: str) -> SESBackend:
 
 def _configuration_set(region: str, name: str) -> ConfigurationSet | None:
     return _ses(region).config_sets.get(name)
+
+
+def _may_send(configuration_set: ConfigurationSet) -> bool:
+    # moto stores nothing (the default: may send), the SendingOptions of v2, or what we store.
+    enabled: object = configuration_set.enabled
+    return bool(enabled.get("SendingEnabled", True)) if isinstance(enabled, dict) else bool(enabled)
 
 
 def _policies(inline: dict[str, str], attached: dict[str, ManagedPolicy]) -> list[PolicyDocument]:

@@ -52,6 +52,11 @@ class ApiCall:
     parameters: dict[str, Any]
     """Form fields, members of the JSON document, and parts of the path."""
 
+    @property
+    def action(self) -> str:
+        """The call as a policy names it, such as ``iam:CreateAccessKey``."""
+        return f"{self.service.removesuffix('v2')}:{self.operation}"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

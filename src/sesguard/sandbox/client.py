@@ -18,6 +18,7 @@ import msgspec
 from sesguard.errors import SandboxError
 from sesguard.sandbox.model import (
     CONTROL_PREFIX,
+    ApiFault,
     Fault,
     ReceivedMessage,
     SandboxSettings,
@@ -72,12 +73,20 @@ class SandboxClient:
         return _decoded(self._request("PATCH", "settings", encode(changes)), SandboxSettings)
 
     def set_faults(self, *faults: Fault) -> None:
-        """Replace all faults."""
+        """Replace all faults of the SMTP endpoint."""
         self._request("PUT", "faults", encode(faults))
 
     def clear_faults(self) -> None:
-        """Take all faults away."""
+        """Take all faults of the SMTP endpoint away."""
         self.set_faults()
+
+    def set_api_faults(self, *faults: ApiFault) -> None:
+        """Replace all faults of the AWS API."""
+        self._request("PUT", "api-faults", encode(faults))
+
+    def clear_api_faults(self) -> None:
+        """Take all faults of the AWS API away."""
+        self.set_api_faults()
 
     def set_tls_mode(self, mode: TlsMode) -> None:
         """Choose what the next connections get to see."""

@@ -7,6 +7,7 @@ The control interface: JSON over HTTP under ``/_sesguard/``, on the port of the 
     GET    messages/ID/raw   message/rfc822
     GET    connections       DELETE connections
     PUT    faults            [{"stage": "auth", "kind": "454", "count": 1}, ...]; [] clears
+    PUT    api-faults        [{"operation": "iam:*", "kind": "lost"}, ...]; [] clears
     PUT    tls-mode          "expired"
     POST   reset             everything as at the start
 
@@ -22,7 +23,7 @@ import msgspec
 from werkzeug.wrappers import Request, Response
 
 from sesguard.errors import CredentialError
-from sesguard.sandbox.model import CONTROL_PREFIX, Fault, TlsMode, decode, encode
+from sesguard.sandbox.model import CONTROL_PREFIX, ApiFault, Fault, TlsMode, decode, encode
 from sesguard.sandbox.state import SandboxState
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -43,6 +44,7 @@ class Control:
             ("GET", "connections"): lambda _: state.connections.list_connections(),
             ("DELETE", "connections"): lambda _: state.connections.clear(),
             ("PUT", "faults"): self._set_faults,
+            ("PUT", "api-faults"): self._set_api_faults,
             ("PUT", "tls-mode"): self._set_tls_mode,
             ("POST", "reset"): lambda _: state.reset(),
         }
@@ -71,6 +73,9 @@ class Control:
 
     def _set_faults(self, body: bytes) -> None:
         self._state.faults.set(decode(body, list[Fault]))
+
+    def _set_api_faults(self, body: bytes) -> None:
+        self._state.api_faults.set(decode(body, list[ApiFault]))
 
     def _set_tls_mode(self, body: bytes) -> None:
         self._state.tls_mode = decode(body, TlsMode)

@@ -19,6 +19,7 @@ from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import PasswordVersion, password_version
 from sesguard.sandbox.accounts import Principal
 from sesguard.sandbox.admission import Admission, Submission
+from sesguard.sandbox.backends import record_key_use
 from sesguard.sandbox.connections import ConnectionEntry
 from sesguard.sandbox.message import MessageError, read_message
 from sesguard.sandbox.model import FaultKind, ReceivedMessage, Stage, TlsMode
@@ -113,6 +114,7 @@ class Dialogue:
         password = Secret(given.password.decode("utf-8", "replace"))
         self._principal = self._state.accounts.authenticate(user, password)
         if self._principal is not None:
+            record_key_use(user, "ses", self._state.settings.region)
             reply = _ACCEPTED
         elif password_version(password.reveal()) is PasswordVersion.V2:
             reply = _OLD_SIGNATURE

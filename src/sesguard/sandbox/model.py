@@ -90,6 +90,36 @@ class Fault:
     """Duration of `FaultKind.SLOW` and `FaultKind.STALL`."""
 
 
+class ApiFaultKind(StrEnum):
+    """What goes wrong with a call of the AWS API."""
+
+    THROTTLED = "throttled"
+    """``Throttling``, ``Rate exceeded``; the call is not taken."""
+    INTERNAL = "internal"
+    """Status 500; the call is not taken."""
+    DENIED = "denied"
+    """``AccessDenied``; the call is not taken."""
+    LOST = "lost"
+    """The call takes effect, and the connection is closed without an answer."""
+    UNREACHABLE = "unreachable"
+    """The connection is closed without an answer; the call is not taken and not in the trail."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiFault:
+    """One fault of the AWS API on demand."""
+
+    operation: str
+    """Such as ``iam:CreateAccessKey``; ``*`` stands for any text. SES v2 is ``ses`` as well."""
+    kind: ApiFaultKind
+    count: Annotated[int, Meta(ge=0)] | None = 1
+    """How many calls it strikes; None means until it is cleared. An SDK repeats calls itself."""
+    after: Annotated[int, Meta(ge=0)] = 0
+    """How many matching calls it lets pass before."""
+    delay_s: Duration = 0.0
+    """How long the caller waits for the refusal, or for the end of the connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
     """What can be changed while the sandbox runs."""
@@ -146,6 +176,7 @@ class SandboxStatus:
     settings: SandboxSettings
     tls_mode: TlsMode
     faults: tuple[Fault, ...]
+    api_faults: tuple[ApiFault, ...]
     sending_enabled: bool
     """False while the account is paused."""
     messages: int

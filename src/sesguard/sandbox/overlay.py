@@ -2,10 +2,10 @@
 The WSGI application on the AWS endpoint: our answers first, moto behind them.
 
 A request goes to the control interface when its path begins with ``/_sesguard/``. Otherwise it is
-an AWS call: refused when its access key is one of ours and does not work (any more), answered by us
-where moto lacks the operation, and else by moto. Every call that can be read is recorded in the
-trail; after an IAM call the record of access keys is brought up to date, before the caller hears
-the answer.
+an AWS call: struck by a fault when one is set for it, refused when its access key is one of ours
+and does not work (any more), answered by us where moto lacks the operation, and else by moto. Every
+call that can be read and was taken or refused is recorded in the trail; after an IAM call the
+record of access keys is brought up to date, before the caller hears the answer.
 
 A Host header that is not loopback is refused with 403, so that a web page whose name was pointed at
 127.0.0.1 (DNS rebinding) reaches nothing.
@@ -15,15 +15,19 @@ Known fault: a policy never limits an API call; moto's own switch for that ignor
 
 import ipaddress
 import re
+import socket
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from werkzeug.wrappers import Response
 
 from sesguard.sandbox.answers import ses_answer
-from sesguard.sandbox.calls import Answer, ApiCall, Protocol, error_answer, read_call
+from sesguard.sandbox.calls import Answer, ApiCall, read_call
 from sesguard.sandbox.control import Control
-from sesguard.sandbox.model import CONTROL_PREFIX
+from sesguard.sandbox.model import CONTROL_PREFIX, ApiFault, ApiFaultKind
+from sesguard.sandbox.refusals import fault_answer, invalid_key
 from sesguard.sandbox.state import SandboxState
 
 WsgiApplication = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -51,8 +55,26 @@ class Overlay:
         call = read_call(environ)
         if call is None:
             return Response.from_app(self._moto, environ, buffered=True)
+        fault = self._state.api_faults.take(call.action)
+        return self._perform(call, environ) if fault is None else self._strike(fault, call, environ)
+
+    def _strike(self, fault: ApiFault, call: ApiCall, environ: dict[str, Any]) -> Response:
+        if fault.kind is ApiFaultKind.UNREACHABLE:
+            response = Response()
+        else:
+            response = self._perform(call, environ, fault_answer(fault.kind, call))
+        time.sleep(fault.delay_s)
+        if fault.kind in {ApiFaultKind.LOST, ApiFaultKind.UNREACHABLE}:
+            # The server notices when it writes, and gives up without a word.
+            with suppress(OSError):
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return response
+
+    def _perform(
+        self, call: ApiCall, environ: dict[str, Any], refused: Answer | None = None
+    ) -> Response:
         principal = self._state.accounts.find_principal(call.access_key_id)
-        ours = self._answer(call)
+        ours = refused or self._answer(call)
         if ours is not None:
             response = Response(
                 ours.body, ours.status, dict(ours.headers), content_type=ours.content_type
@@ -66,7 +88,7 @@ class Overlay:
 
     def _answer(self, call: ApiCall) -> Answer | None:
         if self._state.accounts.key_works(call.access_key_id) is False:
-            return _invalid_key(call)
+            return invalid_key(call)
         if (call.service, call.operation) == ("cloudtrail", "LookupEvents"):
             return self._state.trail.lookup(call)
         return ses_answer(call, self._state)
@@ -81,15 +103,6 @@ def is_loopback_host(host: str) -> bool:
         return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return False
-
-
-def _invalid_key(call: ApiCall) -> Answer:
-    message = "The security token included in the request is invalid."
-    if call.service == "ec2":
-        return error_answer(call, 401, "AuthFailure", message)
-    if call.protocol is Protocol.QUERY:
-        return error_answer(call, 403, "InvalidClientTokenId", message)
-    return error_answer(call, 403, "UnrecognizedClientException", message)
 
 
 def _error_code(response: Response) -> str | None:

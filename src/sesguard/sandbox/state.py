@@ -18,7 +18,7 @@ from sesguard.core.endpoints import require_region
 from sesguard.sandbox import backends
 from sesguard.sandbox.accounts import Accounts
 from sesguard.sandbox.connections import ConnectionLog
-from sesguard.sandbox.faults import Faults
+from sesguard.sandbox.faults import ApiFaults, Faults
 from sesguard.sandbox.inbox import Inbox
 from sesguard.sandbox.model import SandboxSettings, SandboxStatus, TlsMode
 from sesguard.sandbox.quota import Quota
@@ -39,6 +39,7 @@ class SandboxState:
         self.accounts = Accounts(lambda: self.settings, clock)
         self.quota = Quota(lambda: self.settings, clock)
         self.faults = Faults()
+        self.api_faults = ApiFaults()
         self.inbox = Inbox()
         self.connections = ConnectionLog()
         self.trail = Trail(clock)
@@ -80,6 +81,7 @@ class SandboxState:
             settings=self.settings,
             tls_mode=self.tls_mode,
             faults=self.faults.list_faults(),
+            api_faults=self.api_faults.list_faults(),
             sending_enabled=self.sending_enabled(self.settings.region),
             messages=self.inbox.count(),
             messages_dropped=self.inbox.count_dropped(),
@@ -94,5 +96,6 @@ class SandboxState:
             self.tls_mode = TlsMode.NORMAL
             self._paused_regions.clear()
         self.faults.set(())
+        self.api_faults.set(())
         for part in (self.accounts, self.quota, self.inbox, self.connections, self.trail):
             part.clear()

@@ -116,7 +116,18 @@ ILLEGAL: dict[str, tuple[str, Callable[[], object]]] = {
         "version 1 of credential main is CURRENT and cannot be dropped",
         lambda: with_labels(CURRENT=1).drop(1),
     ),
-    "no current": ("credential main has no CURRENT version", lambda: with_labels().current()),
+    "no current": (
+        "credential main is held back: it has no CURRENT version, and mail waits",
+        lambda: with_labels().current(),
+    ),
+    "nothing at all": (
+        "credential main has no CURRENT version",
+        lambda: Credential("main").current(),
+    ),
+    "replace nothing": (
+        "credential main has no version 9",
+        lambda: with_labels().with_version(version(9)),
+    ),
     "two pending": (
         "credential main already has a PENDING version",
         lambda: with_labels(PENDING=3).add_pending(version(4)),
