@@ -11,7 +11,15 @@ import pytest
 from rigs.sandbox import SandboxRig, mail
 from sesguard.errors import SandboxError
 from sesguard.sandbox.client import SandboxClient
-from sesguard.sandbox.model import Fault, FaultKind, SandboxSettings, Stage, TlsMode
+from sesguard.sandbox.model import (
+    ApiFault,
+    ApiFaultKind,
+    Fault,
+    FaultKind,
+    SandboxSettings,
+    Stage,
+    TlsMode,
+)
 
 
 def request(
@@ -39,7 +47,7 @@ def test_the_status_at_the_start(rig: SandboxRig) -> None:
     assert rig.info.pid == status.pid
     assert SandboxSettings() == status.settings
     assert (status.messages, status.messages_dropped, status.connections) == (0, 0, 0)
-    assert status.faults == ()
+    assert (status.faults, status.api_faults) == ((), ())
     assert status.sending_enabled
 
 
@@ -100,6 +108,7 @@ def test_a_reset_restores_everything(rig: SandboxRig) -> None:
     rig.send(login)
     rig.client.configure(max_send_rate=1)
     rig.client.set_faults(Fault(Stage.DATA, FaultKind.DROP))
+    rig.client.set_api_faults(ApiFault("sts:*", ApiFaultKind.DENIED))
     rig.client.set_tls_mode(TlsMode.EXPIRED)
     rig.aws("ses").update_account_sending_enabled(Enabled=False)
 
@@ -107,7 +116,8 @@ def test_a_reset_restores_everything(rig: SandboxRig) -> None:
 
     status = rig.client.status()
     assert SandboxSettings() == status.settings
-    assert (status.messages, status.connections, status.faults) == (0, 0, ())
+    assert (status.messages, status.connections) == (0, 0)
+    assert (status.faults, status.api_faults) == ((), ())
     assert status.tls_mode is TlsMode.NORMAL
     assert status.sending_enabled
     assert rig.aws("iam").list_users()["Users"] == []
@@ -150,6 +160,9 @@ def test_a_request_of_a_web_page_is_refused(rig: SandboxRig) -> None:
         ("PUT", "faults", b'[{"stage": "data", "kind": "explode"}]', 400),
         ("PUT", "faults", b'[{"stage": "never", "kind": "drop"}]', 400),
         ("PUT", "faults", b"{}", 400),
+        ("PUT", "api-faults", b'[{"operation": "iam:*", "kind": "explode"}]', 400),
+        ("PUT", "api-faults", b'[{"kind": "lost"}]', 400),
+        ("PUT", "api-faults", b'[{"operation": "*", "kind": "lost", "after": -1}]', 400),
         ("PUT", "tls-mode", b'"perhaps"', 400),
         ("PATCH", "settings", b"[]", 400),
         ("PATCH", "settings", b"\xff\x00", 400),

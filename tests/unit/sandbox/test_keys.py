@@ -2,9 +2,15 @@
 
 import smtplib
 import time
+from datetime import UTC, datetime
+
+import pytest
 
 from rigs.sandbox import Login, SandboxRig, eventually, transaction
-from sesguard.sandbox.seed import SeededKey
+from sesguard.aws.errors import AwsMissing
+from sesguard.aws.iam import IamKeys
+from sesguard.core.secret import Secret
+from sesguard.sandbox.seed import SeededKey, admin_session
 
 
 def accepted(rig: SandboxRig, login: Login) -> bool:
@@ -98,3 +104,39 @@ def test_a_deleted_user_loses_its_rights_in_an_open_session(rig: SandboxRig) -> 
         iam.delete_user(UserName=key.user_name)
 
         assert transaction(connection)[0] == 554
+
+
+def test_a_login_is_a_use_of_the_key(rig: SandboxRig) -> None:
+    """IAM then tells when, by which service and in which region."""
+    key, iam = rig.seed(), IamKeys(admin_session(rig.sandbox))
+    before = iam.key_last_used(key.access_key_id)
+    rig.client.configure(region="eu-west-1")
+    began = datetime.now(UTC).replace(microsecond=0)
+    assert accepted(rig, rig.login(key, region="eu-west-1"))
+
+    use = iam.key_last_used(key.access_key_id)
+    assert before is None
+    assert use is not None
+    assert ("ses", "eu-west-1") == (use.service, use.region)
+    assert began <= use.at <= datetime.now(UTC)
+
+
+def test_a_refused_login_is_no_use_of_the_key(rig: SandboxRig) -> None:
+    """A wrong password, and the right one of an inactive key."""
+    key, iam = rig.seed(), IamKeys(admin_session(rig.sandbox))
+    assert not accepted(rig, Login(key.access_key_id, Secret("wrong")))
+    set_status(rig, key, "Inactive")
+    assert not accepted(rig, rig.login(key))
+
+    assert iam.key_last_used(key.access_key_id) is None
+
+
+def test_a_login_with_a_deleted_key_that_still_works(rig: SandboxRig) -> None:
+    """IAM has forgotten the key, so there is nothing to write the use to; AUTH goes well."""
+    key = rig.seed()
+    rig.client.configure(retired_key_delay_s=30)
+    rig.aws("iam").delete_access_key(UserName=key.user_name, AccessKeyId=key.access_key_id)
+
+    assert accepted(rig, rig.login(key))
+    with pytest.raises(AwsMissing):
+        IamKeys(admin_session(rig.sandbox)).key_last_used(key.access_key_id)

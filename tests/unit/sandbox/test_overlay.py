@@ -79,6 +79,30 @@ def test_a_configuration_set_is_paused_in_both_versions(rig: SandboxRig) -> None
     assert {"SendingEnabled": False} == after
 
 
+def test_a_set_shows_whether_it_may_send(rig: SandboxRig) -> None:
+    """As it was made, by default true, and as version 2 changed it; always a boolean."""
+    v2 = rig.aws("sesv2")
+
+    def shown(name: str) -> object:
+        return v2.get_configuration_set(ConfigurationSetName=name)["SendingOptions"]
+
+    v2.create_configuration_set(ConfigurationSetName="main")
+    v2.create_configuration_set(
+        ConfigurationSetName="made-paused", SendingOptions={"SendingEnabled": False}
+    )
+    rig.aws("ses").create_configuration_set(ConfigurationSet={"Name": "of-v1"})
+    assert {"SendingEnabled": True} == shown("main") == shown("of-v1")
+    assert {"SendingEnabled": False} == shown("made-paused")
+    for enabled in (False, True):
+        v2.put_configuration_set_sending_options(
+            ConfigurationSetName="main", SendingEnabled=enabled
+        )
+        assert {"SendingEnabled": enabled} == shown("main")
+    with pytest.raises(ClientError) as caught:
+        shown("none")
+    assert code_of(caught) == "NotFoundException"
+
+
 def test_a_set_that_was_made_paused_is_paused(rig: SandboxRig) -> None:
     """SendingOptions of CreateConfigurationSet count."""
     rig.aws("sesv2").create_configuration_set(
