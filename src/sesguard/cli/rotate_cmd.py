@@ -77,7 +77,7 @@ def status(app: App, as_json: bool, prometheus: bool) -> None:
 
 def require_on_time(each: RotationStatus) -> None:
     """
-    Check that a credential is not overdue and that no rotation of it was cut short.
+    Check that a credential is not overdue or held, and that no rotation of it was cut short.
 
     Raises:
         CheckFailed: It is, or one was.
@@ -86,6 +86,12 @@ def require_on_time(each: RotationStatus) -> None:
         raise CheckFailed(
             "a rotation of {name} was interrupted",
             hint="run: sesguard rotate --resume --credential {name}",
+            name=each.credential_id,
+        )
+    if each.held:
+        raise CheckFailed(
+            "the mail of credential {name} is held: no version is CURRENT",
+            hint="run: sesguard panic --credential {name}",
             name=each.credential_id,
         )
     if each.overdue:

@@ -29,6 +29,7 @@ def status_json(status: RotationStatus) -> dict[str, object]:
         "overdue": status.overdue,
         "replaced": [_version_json(version) for version in status.replaced],
         "interrupted": status.interrupted is not None,
+        "held": status.held,
         "last_run": None if status.last is None else _run_json(status.last),
     }
 

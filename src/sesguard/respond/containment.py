@@ -22,7 +22,7 @@ import msgspec
 from sesguard.aws.iam import KeyStatus
 from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.message import Message, message
-from sesguard.errors import SystemFault, UpstreamError
+from sesguard.errors import Error, SystemFault, TemporaryFailure, UpstreamError
 from sesguard.respond.context import ResponseContext
 from sesguard.rotation.keys import find_status
 from sesguard.rotation.login import send_test_mail
@@ -60,9 +60,10 @@ class HoldMail(ContainmentStep, frozen=True, kw_only=True, tag="hold-mail"):
 
     def act(self, context: ResponseContext) -> None:
         """One write of the vault; then the daemon has to have seen it."""
+        # Noted first: a mail that is held must be known to be, or nobody would release it.
         held = context.stored().labels[StagingLabel.CURRENT]
+        context.note("holding the mail", f"version {held}", held_version=held)
         context.vault.update(context.credential_id, Credential.withdraw)
-        context.note("held the mail", held_version=held)
         self._wait_for_daemon(context)
 
     @staticmethod
@@ -140,10 +141,28 @@ class DenyUser(ContainmentStep, frozen=True, kw_only=True, tag="deny-user"):
         return message("deny everything to the IAM user of the leaked key")
 
     def act(self, context: ResponseContext) -> None:
-        """One policy; putting it again changes nothing."""
+        """
+        One policy; putting it again changes nothing.
+
+        While mail is not held, another key of the same user may be the one that it is sent with:
+        the Deny would make SES bounce that mail, so there it is left to CutKey alone.
+        """
         user = context.leaked_user()
+        other = None if context.holds_mail() else self._other_key(context, user)
+        if other is not None:
+            context.note("did not deny the user", f"{user} has another active key, {other}")
+            return
         context.users.ensure_denied(user, DENY_POLICY)
         context.note("denied everything", user)
+
+    @staticmethod
+    def _other_key(context: ResponseContext, user: str) -> str | None:
+        active = [
+            key.access_key_id
+            for key in context.keys.list_access_keys(user)
+            if key.status is KeyStatus.ACTIVE and key.access_key_id != context.access_key_id
+        ]
+        return active[0] if active else None
 
 
 class PauseSet(ContainmentStep, frozen=True, kw_only=True, tag="pause-set"):
@@ -205,12 +224,16 @@ class ProveDead(Step[ResponseContext], frozen=True, kw_only=True, tag="prove-dea
         deadline = context.pace.monotonic() + context.panic.proof_timeout_s
         in_a_row = 0
         while in_a_row < REFUSALS:
-            refusal = self._refusal(context)
+            unknown = None
+            try:
+                refusal = self._refusal(context)
+            except TemporaryFailure as error:
+                refusal, unknown = None, error
             in_a_row = in_a_row + 1 if refusal else 0
-            context.note("tried the leaked key", refusal or "SES took it")
+            context.note("tried the leaked key", refusal or str(unknown or "SES took it"))
             if refusal is None:
                 if context.pace.monotonic() >= deadline:
-                    raise _still_alive(self.access_key_id)
+                    raise _still_alive(self.access_key_id, unknown) from unknown
                 context.pace.sleep(_POLL_S)
 
     @staticmethod
@@ -233,11 +256,18 @@ class ProveDead(Step[ResponseContext], frozen=True, kw_only=True, tag="prove-dea
         for _ in range(REFUSALS):
             status = find_status(context.keys, context.leaked_user(), self.access_key_id)
             if status is KeyStatus.ACTIVE:
-                raise _still_alive(self.access_key_id)
+                raise _still_alive(self.access_key_id, None)
             context.note("asked IAM for the key", status.value if status else "it is gone")
 
 
-def _still_alive(access_key_id: str) -> UpstreamError:
+def _still_alive(access_key_id: str, unknown: Error | None) -> UpstreamError:
+    if unknown is not None:
+        return UpstreamError(
+            "it cannot be told whether the leaked key {key} is dead: {reason}",
+            hint="the mail stays held; run again once SES can be reached: sesguard panic",
+            key=access_key_id,
+            reason=unknown,
+        )
     return UpstreamError(
         "the leaked key {key} still works; the mail of this host stays held",
         hint="deactivate {key} in the IAM console, then run: sesguard panic --key {key}",

@@ -41,6 +41,10 @@ class ResponseContext(RotationContext):
         """Whether SES was seen to refuse the leaked key."""
         return self.incident.record.proved_at is not None
 
+    def holds_mail(self) -> bool:
+        """Whether this incident holds the mail of the host."""
+        return self.incident.record.held_version is not None
+
     def note(self, act: str, detail: str = "", **changes: Any) -> None:
         """
         Write a line into the incident's timeline.
@@ -62,10 +66,12 @@ class ResponseContext(RotationContext):
         if known is not None:
             return known
         facts = find_facts(self.keys, self.access_key_id)
+        if facts is None and self.credential.iam_user is not None:
+            return self.credential.iam_user
         if facts is None:
             raise CheckFailed(
                 "AWS knows no access key {key}: it was deleted, or is of another account",
-                hint="check the key id and the AWS account",
+                hint="check the key id and the AWS account, or set iam_user of the credential",
                 key=self.access_key_id,
             )
         use = facts.last_use

@@ -27,7 +27,7 @@ from sesguard.aws.ses import SesSending
 from sesguard.aws.session import AwsSession
 from sesguard.aws.users import IamUsers
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential
+from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.interfaces import Sealer
 from sesguard.errors import CheckFailed, Error, SystemFault, VaultError
 from sesguard.respond import containment, evidence, recovery
@@ -114,7 +114,7 @@ class PanicService:
         """
         if access_key_id is not None:
             return access_key_id
-        last = next((i.record for i in self._incidents() if i.record.credential == name), None)
+        last = next((i.record for i in self._incidents() if _held(i.record, name)), None)
         if last is not None and last.state is not IncidentState.RECOVERED:
             return last.access_key_id
         current = self._stored(name).current()
@@ -183,7 +183,7 @@ class PanicService:
         else:
             steps.append(containment.CutKey(access_key_id=key))
         steps.append(containment.DenyUser())
-        if context.credential.configuration_set is not None:
+        if self._is_ours(context) and context.credential.configuration_set is not None:
             steps.append(containment.PauseSet(name=context.credential.configuration_set))
         if options.pause_account:
             steps.append(containment.PauseAccount(region=context.credential.regions[0]))
@@ -191,7 +191,7 @@ class PanicService:
 
     def _recover(self, context: ResponseContext, listener: Listener) -> bool:
         """Give the host a new key, if the leaked one was its own."""
-        if not self._is_ours(context):
+        if not context.holds_mail():
             return False
         record = context.incident.record
         if record.new_version is None:
@@ -250,15 +250,12 @@ class PanicService:
             engine.run(subject, steps, context.pace.timestamp())
 
     def _is_ours(self, context: ResponseContext) -> bool:
-        """
-        Whether the Deny hits the key that this host sends with.
-
-        It does when the leaked key is or was a version of the credential: all are of one IAM user
-        as far as this can be told without AWS.
-        """
+        """Whether the leaked key is the one that this host sends with, or did until now."""
         with contextlib.suppress(VaultError, SystemFault):
-            return context.leaked_version() is not None
-        return False
+            version = context.leaked_version()
+            label = version and context.stored().label_of(version.number)
+            return context.holds_mail() or label is StagingLabel.CURRENT
+        return context.holds_mail()
 
     def _lock(self, stack: contextlib.ExitStack, context: ResponseContext) -> None:
         """
@@ -271,7 +268,7 @@ class PanicService:
         try:
             stack.enter_context(exclusive_lock(path))
         except LockBusyError:
-            containment.CutKey(access_key_id=context.access_key_id).act(context)
+            cut_without_journal(context)
             stack.enter_context(exclusive_lock(path, timeout_s=_LOCK_TIMEOUT_S))
         except SystemFault:
             return
@@ -334,6 +331,11 @@ class PanicService:
 
     def _stored(self, name: str) -> Credential:
         return self._vault.read().credentials.get(name, Credential(name))
+
+
+def _held(record: IncidentRecord, name: str) -> bool:
+    """Whether an incident held the mail of this credential: only such a one goes on by itself."""
+    return record.credential == name and record.held_version is not None
 
 
 def _free_name(users: IamUsers, user: str, number: int) -> str:

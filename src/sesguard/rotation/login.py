@@ -125,20 +125,22 @@ def wait_until_sent(
     Send the test mail, again while a policy that was just made may not be in effect everywhere.
 
     Raises:
-        UpstreamError: It was refused for good, or until `timeout_s` had passed.
-        TemporaryFailure: It could not be sent in that time.
+        UpstreamError: It was refused for good, or not taken until `timeout_s` had passed.
     """
     deadline, pause = pace.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
         try:
             _require_sent(send_test_mail(version, credential))
-        except (NotYetError, TemporaryFailure):
+        except TemporaryFailure as error:
+            if pace.monotonic() + pause > deadline:
+                raise UpstreamError("{reason}", reason=error) from error
+        except NotYetError:
             if pace.monotonic() + pause > deadline:
                 raise
-            pace.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
         else:
             return
+        pace.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 class NotYetError(UpstreamError):

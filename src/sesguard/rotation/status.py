@@ -22,6 +22,8 @@ class RotationStatus:
     interrupted: Run | None
     """A run that a crash cut short."""
     last: Run | None
+    held: bool
+    """Whether there are versions and none is CURRENT, so that mail waits."""
     now: datetime
 
     @property
@@ -73,5 +75,6 @@ def describe_rotation(
         tuple(v for v in credential.versions if current and v.number < current.number),
         next((run for run in history if not run.state.finished), None),
         history[0] if history else None,
+        current is None and bool(credential.versions),
         now,
     )
