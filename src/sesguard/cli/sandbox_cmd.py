@@ -175,7 +175,7 @@ def _status_rows(sandbox: Sandbox) -> list[tuple[str, str]]:
         (_("region"), state.settings.region),
         (_("sending"), _("enabled") if state.sending_enabled else _("paused")),
         (_("TLS mode"), state.tls_mode.value),
-        (_("faults"), str(len(state.faults))),
+        (_("faults"), str(len(state.faults) + len(state.api_faults))),
         (_("messages"), str(state.messages)),
     ]
 

@@ -23,8 +23,13 @@ _POLL_S: Final = 0.05
 
 
 def sessions_to(port: int) -> frozenset[Connection]:
-    """The open connections to the ports of SES, or to `port`."""
-    return open_connections(SES_PORTS | {port})
+    """
+    The open connections to the ports of SES, or to `port`.
+
+    The kernel's table is not read in one piece, so a connection may be missing from one reading.
+    """
+    ports = SES_PORTS | {port}
+    return open_connections(ports) | open_connections(ports)
 
 
 def wait_until_over(

@@ -90,7 +90,9 @@ def test_json(cli: Cli, host: Path, daemon: StartDaemon) -> None:
     document = json.loads(result.out)
 
     assert 0 == result.code
-    assert ["version", "ok", "vault", "credentials", "rotation", "targets", "daemon"] == list(document)
+    assert ["version", "ok", "vault", "credentials", "rotation", "targets", "daemon"] == list(
+        document
+    )
     assert (1, True) == (document["version"], document["ok"])
     assert {"directory": str(host / "vault"), "generation": 1, "problem": None} == document["vault"]
     assert {"running": True, "pid": 4711}.items() <= document["daemon"].items()
