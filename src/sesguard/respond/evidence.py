@@ -171,16 +171,24 @@ class CloseIncident(Step[ResponseContext], frozen=True, kw_only=True, tag="close
 
     def act(self, context: ResponseContext) -> None:
         """The record stays: closing the case is for a person."""
-        context.note("sesguard has done its part", state=self.state, next_steps=list(NEXT_STEPS))
+        context.note(
+            "sesguard has done its part", state=self.state, next_steps=list(map(str, NEXT_STEPS))
+        )
 
 
 NEXT_STEPS: Final = (
-    "Find out how it leaked: holders.json says where the credential lay in plaintext.",
-    "Look for other copies of it: backups, repositories, tickets, the web server's document root.",
-    "Look at trail.json for calls that are not yours: new users, keys, identities or quotas.",
-    "Look at the bounces, complaints and statistics of SES: CloudTrail has no mail sent by SMTP.",
-    "Answer the AWS Support case, if there is one, with the timeline of this record.",
-    "Delete the old IAM user once nobody needs it for the investigation.",
+    message("Find out how it leaked: holders.json says where the credential lay in plaintext."),
+    message(
+        "Look for other copies of it: backups, repositories, tickets, the web server's directories."
+    ),
+    message(
+        "Look at trail.json for calls that are not yours: new users, keys, identities or quotas."
+    ),
+    message(
+        "Look at the bounces and complaints in SES: CloudTrail has no mail that was sent by SMTP."
+    ),
+    message("Answer the AWS Support case, if there is one, with the timeline of this record."),
+    message("Delete the old IAM user once nobody needs it for the investigation."),
 )
 
 STEP_TYPES: Final[tuple[type[Step[ResponseContext]], ...]] = (CollectEvidence, CloseIncident)
