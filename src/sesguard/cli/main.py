@@ -23,6 +23,7 @@ from sesguard import __version__
 from sesguard.cli.context import App
 from sesguard.cli.i18n import _, translate
 from sesguard.errors import Error, UsageError
+from sesguard.system.privileges import forbid_core_dumps
 
 COMMANDS: Final = {
     "demo": "sesguard.cli.demo_cmd",
@@ -104,6 +105,7 @@ def run() -> NoReturn:
         # A terminal whose encoding lacks a letter shows it escaped instead of failing.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    forbid_core_dumps()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -109,6 +109,21 @@ def harden_process() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
+def forbid_core_dumps() -> None:
+    """
+    Let no crash write the memory of this process to a disk, as far as that costs it nothing else.
+
+    The limit is honoured by systemd-coredump too. A process of root also becomes not dumpable; for
+    another user that would take its own files in /proc away.
+
+    Raises:
+        SystemFault: The kernel refused.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if is_root():
+        _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def is_dumpable() -> bool:
     """Whether this process may be dumped or attached to."""
     return _prctl(_PR_GET_DUMPABLE, 0) != 0

@@ -204,3 +204,16 @@ def test_terminal_without_the_letters(program: Cli) -> None:
 
     assert "\\xe9" in result.err
     assert 2 == result.code
+
+
+def test_a_crash_of_the_program_leaves_no_core_file() -> None:
+    """Commands hold secrets in memory for a moment."""
+    script = (
+        "import atexit, resource, sys\n"
+        "atexit.register(lambda: print(resource.getrlimit(resource.RLIMIT_CORE)))\n"
+        "sys.argv = ['sesguard', '--version']\n"
+        "from sesguard.cli.main import run\n"
+        "run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "(0, 0)" == done.stdout.splitlines()[-1]
