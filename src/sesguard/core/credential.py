@@ -112,12 +112,16 @@ class Credential:
         Raises:
             CredentialError: There is none.
         """
-        for version in self.versions:
-            if version.number == number:
-                return version
-        raise CredentialError(
-            "credential {id} has no version {number}", id=self.credential_id, number=number
-        )
+        version = self.find(number)
+        if version is None:
+            raise CredentialError(
+                "credential {id} has no version {number}", id=self.credential_id, number=number
+            )
+        return version
+
+    def find(self, number: int) -> CredentialVersion | None:
+        """The version with that number, or None."""
+        return next((version for version in self.versions if version.number == number), None)
 
     def labelled(self, label: StagingLabel) -> CredentialVersion | None:
         """The version that carries `label`, or None."""

@@ -9,7 +9,7 @@ from sesguard.aws.iam import KeyUse
 from sesguard.aws.ses import SesSending
 from sesguard.aws.users import IamUsers
 from sesguard.config.schema import PanicSettings
-from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.core.credential import CredentialVersion
 from sesguard.errors import CheckFailed, SystemFault
 from sesguard.respond.incident import Incident
 from sesguard.rotation.context import RotationContext
@@ -82,11 +82,6 @@ class ResponseContext(RotationContext):
             last_use=None if use is None else _use_json(use),
         )
         return facts.user_name
-
-    def stored(self) -> Credential:
-        """The credential as it is in the vault."""
-        known = self.vault.read().credentials.get(self.credential_id)
-        return known or Credential(self.credential_id)
 
     def leaked_version(self) -> CredentialVersion | None:
         """The vault's version of the leaked key, or None."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sesguard.aws.iam import IamKeys
 from sesguard.config.schema import CredentialSettings, RotationSettings
+from sesguard.core.credential import Credential
 from sesguard.core.message import Message
 from sesguard.deploy.service import TargetService
 from sesguard.vault.vault import Vault
@@ -43,3 +44,13 @@ class RotationContext:
     pace: Pace = field(default_factory=Pace)
     sightings: list[Message] = field(default_factory=list)
     """Where the old key was seen in use; filled by FINISH, told to the user at the end."""
+
+    def stored(self) -> Credential:
+        """
+        The credential as it is in the vault, without versions if it is not there.
+
+        Raises:
+            VaultError: The vault does not open.
+        """
+        known = self.vault.read().credentials.get(self.credential_id)
+        return known or Credential(self.credential_id)

@@ -48,7 +48,7 @@ def plan_rotation(context: RotationContext, *, send_mail: bool = False) -> Rotat
         CredentialError: Nothing is CURRENT.
         AwsError: IAM cannot be asked.
     """
-    credential = _credential(context)
+    credential = context.stored()
     old = credential.current()
     _require_no_plaintext(context)
     user = context.credential.iam_user or owner_of(context.keys, old.username)
@@ -76,7 +76,7 @@ def plan_first_key(context: RotationContext, *, send_mail: bool = False) -> Rota
         UsageError: The settings do not say which IAM user.
         AwsError: IAM cannot be asked.
     """
-    credential = _credential(context)
+    credential = context.stored()
     if credential.versions:
         raise CheckFailed(
             "credential {id} has a version already",
@@ -107,7 +107,7 @@ def plan_retirement(context: RotationContext) -> list[RotationAct]:
     Raises:
         AwsError: IAM cannot be asked.
     """
-    credential = _credential(context)
+    credential = context.stored()
     now, grace = context.pace.now(), timedelta(hours=context.rotation.grace_hours)
     steps: list[RotationAct] = []
     for version in _replaced(credential):
@@ -205,8 +205,3 @@ def _replaced(credential: Credential) -> list[CredentialVersion]:
     if current is None:
         return []
     return [version for version in credential.versions if version.number < current.number]
-
-
-def _credential(context: RotationContext) -> Credential:
-    known = context.vault.read().credentials.get(context.credential_id)
-    return known or Credential(context.credential_id)

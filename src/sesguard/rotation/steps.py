@@ -69,7 +69,7 @@ class CreateKey(RotationAct, frozen=True, kw_only=True, tag="create-key"):
 
     def is_done(self, context: RotationContext) -> bool:
         """Whether the version is in the vault."""
-        return _find(_credential(context), self.number) is not None
+        return context.stored().find(self.number) is not None
 
     def act(self, context: RotationContext) -> None:
         """Make it, and take it back when it cannot be kept."""
@@ -89,7 +89,7 @@ class CreateKey(RotationAct, frozen=True, kw_only=True, tag="create-key"):
 
     def undo(self, context: RotationContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
         """Delete the key at AWS first, then forget the version."""
-        version = _find(_credential(context), self.number)
+        version = context.stored().find(self.number)
         if version is not None:
             context.keys.ensure_key_deleted(self.user_name, version.username)
         delete_orphans(context.keys, self.user_name, self.known)
@@ -115,7 +115,7 @@ class TestLogin(RotationAct, frozen=True, kw_only=True, tag="test-login"):
 
     def act(self, context: RotationContext) -> None:
         """Fail when SES does not take it in time."""
-        version = _credential(context).version(self.number)
+        version = context.stored().version(self.number)
         timeout_s = context.rotation.test_timeout_s
         wait_until_valid(version, context.credential, timeout_s, context.pace)
         if self.send_mail:
@@ -137,7 +137,7 @@ class SwitchCurrent(RotationAct, frozen=True, kw_only=True, tag="switch-current"
 
     def is_done(self, context: RotationContext) -> bool:
         """Whether it is CURRENT."""
-        return _credential(context).label_of(self.number) is StagingLabel.CURRENT
+        return context.stored().label_of(self.number) is StagingLabel.CURRENT
 
     def act(self, context: RotationContext) -> None:
         """One write of the vault."""
@@ -215,7 +215,7 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
 
     def is_done(self, context: RotationContext) -> bool:
         """Whether the vault says so, which is written last."""
-        version = _find(_credential(context), self.number)
+        version = context.stored().find(self.number)
         return version is None or version.deactivated_at is not None
 
     def act(self, context: RotationContext) -> None:
@@ -258,7 +258,7 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
 
     def _mark(self, context: RotationContext, at: str | None) -> None:
         def change(credential: Credential) -> Credential:
-            version = _find(credential, self.number)
+            version = credential.find(self.number)
             if version is None:
                 return credential
             return credential.with_version(replace(version, deactivated_at=at))
@@ -288,7 +288,7 @@ class DeleteKey(RotationAct, frozen=True, kw_only=True, tag="delete-key"):
 
     def is_done(self, context: RotationContext) -> bool:
         """Whether the version is forgotten, which comes last."""
-        return _find(_credential(context), self.number) is None
+        return context.stored().find(self.number) is None
 
     def act(self, context: RotationContext) -> None:
         """Refuse a key that somebody has activated again: it is in use."""
@@ -313,12 +313,3 @@ STEP_TYPES: tuple[type[RotationAct], ...] = (
     DeleteKey,
 )
 """Every kind of step that a journal of rotations may hold."""
-
-
-def _credential(context: RotationContext) -> Credential:
-    known = context.vault.read().credentials.get(context.credential_id)
-    return known or Credential(context.credential_id)
-
-
-def _find(credential: Credential, number: int) -> CredentialVersion | None:
-    return next((v for v in credential.versions if v.number == number), None)
