@@ -70,9 +70,13 @@ class StatusReport:
         """Everything but the format version; docs/protocols/control.md explains each member."""
         return {
             "pid": os.getpid(),
-            "started_at": self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "started_at": _timestamp(self._started_at),
             "uptime_s": round(time.monotonic() - self._started, 3),
             **self._vault(),
+            "grants": [
+                {"credential": name, "credential_version": number, "at": _timestamp(at)}
+                for (name, number), at in self._lookups.last_grants.items()
+            ],
             "lookups": {str(outcome): self._lookups.counts[outcome] for outcome in Outcome},
             "log_lines_lost": self._log.lost,
         }
@@ -90,6 +94,10 @@ class StatusReport:
             },
             "credentials": [_summary(c) for c in contents.credentials.values()],
         }
+
+
+def _timestamp(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _summary(credential: Credential) -> dict[str, object]:

@@ -33,6 +33,7 @@ STDERR: Final = 2
 _MAX_TEXT: Final = 256
 _BURST: Final = 100.0
 _PER_SECOND: Final = 10.0
+_MAX_GRANTS: Final = 1000
 
 
 def printable(text: str, limit: int = _MAX_TEXT) -> str:
@@ -115,6 +116,8 @@ class LookupLog:
     def __init__(self, log: JsonLog, clock: Callable[[], float] = time.monotonic) -> None:
         self.counts: Counter[Outcome] = Counter()
         """Lookups by outcome; what happens on the control socket is not counted."""
+        self.last_grants: dict[tuple[str, int], datetime] = {}
+        """Credential and version to when it was handed out last; the newest `_MAX_GRANTS`."""
         self._log = log
         self._clock = clock
         self._allowances: dict[Reason | None, _Allowance] = {}
@@ -123,6 +126,8 @@ class LookupLog:
         """Take one event."""
         if event.protocol != "control":
             self.counts[event.outcome] += 1
+        if event.credential_id is not None and event.version is not None:
+            self._remember(event.credential_id, event.version)
         left_out = None
         if event.outcome is Outcome.REFUSED:
             now = self._clock()
@@ -145,3 +150,10 @@ class LookupLog:
             cipher=event.cipher,
             left_out=left_out,
         )
+
+    def _remember(self, credential_id: str, version: int) -> None:
+        key = (credential_id, version)
+        self.last_grants.pop(key, None)
+        self.last_grants[key] = datetime.now(UTC)
+        if len(self.last_grants) > _MAX_GRANTS:
+            self.last_grants.pop(next(iter(self.last_grants)))

@@ -8,9 +8,9 @@ not in the vault, or is in use.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sesguard.aws.iam import AccessKey, KeyStatus
+from sesguard.aws.iam import AccessKey, KeyFacts, KeyStatus
 from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
 from sesguard.errors import CheckFailed, UsageError
 from sesguard.rotation.context import RotationContext
@@ -25,6 +25,7 @@ from sesguard.rotation.steps import (
     SwitchCurrent,
     TestLogin,
 )
+from sesguard.rotation.targets import last_grant
 
 _KEYS_OF_A_USER = 2
 
@@ -119,7 +120,7 @@ def plan_retirement(context: RotationContext) -> list[RotationAct]:
             steps.append(
                 DeleteKey(number=version.number, user_name=user, access_key_id=version.username)
             )
-        elif facts.last_use is None or now - facts.last_use.at >= grace:
+        elif all(now - use >= grace for use in _uses(context, version, facts)):
             steps.append(_deactivation(version, facts.user_name))
     return steps
 
@@ -133,6 +134,13 @@ def _creation(
         SwitchCurrent(number=number),
         RefreshTargets(number=number),
     ]
+
+
+def _uses(context: RotationContext, version: CredentialVersion, facts: KeyFacts) -> list[datetime]:
+    """When a key was seen in use last: by IAM, and by the daemon of this host."""
+    by_iam = facts.last_use.at if facts.last_use else None
+    by_daemon = last_grant(context, version.number)
+    return [at for at in (by_iam, by_daemon) if at is not None]
 
 
 def _deactivation(version: CredentialVersion, user: str) -> DeactivateKey:

@@ -25,7 +25,7 @@ from sesguard.rotation.context import RotationContext
 from sesguard.rotation.keys import delete_orphans, find_status, make_key
 from sesguard.rotation.login import wait_until_sent, wait_until_valid
 from sesguard.rotation.sessions import describe_sessions, sessions_to, wait_until_over
-from sesguard.rotation.targets import require_targets_use
+from sesguard.rotation.targets import last_grant, require_targets_use
 from sesguard.workflow.step import Step
 
 _SETTLE_S = 1.0
@@ -243,6 +243,9 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
         quiet_since = context.pace.now()
         before = context.keys.key_last_used(self.access_key_id)
         context.pace.sleep(_SETTLE_S)
+        granted_at = last_grant(context, self.number)
+        if granted_at is not None and granted_at >= quiet_since:
+            return [message("sesguardd handed version {number} out", number=self.number)]
         after = context.keys.key_last_used(self.access_key_id)
         if after is None or after == before or after.at < quiet_since:
             return []

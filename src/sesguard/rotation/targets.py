@@ -5,10 +5,12 @@ A daemon that cannot read the vault serves what it read last, so it is asked whi
 Where no target asks the daemon it need not run.
 """
 
+from datetime import datetime
 from typing import Any, Final
 
 from sesguard.errors import CheckFailed, SystemFault
 from sesguard.rotation.context import RotationContext
+from sesguard.rotation.schedule import parse_time
 from sesguard.system.sockets import ask_json
 from sesguard.workflow.engine import StepReport
 
@@ -36,6 +38,20 @@ def require_targets_use(context: RotationContext, number: int) -> None:
                 target=name,
                 problem=bad.message,
             )
+
+
+def last_grant(context: RotationContext, number: int) -> datetime | None:
+    """When sesguardd handed a version out last; None when it never did, or does not answer."""
+    try:
+        answer = ask_json(context.control_socket, b"status\n")
+    except SystemFault:
+        return None
+    found = [
+        parse_time(each["at"])
+        for each in answer.get("grants") or ()
+        if (each["credential"], each["credential_version"]) == (context.credential_id, number)
+    ]
+    return found[0] if found else None
 
 
 def _require_daemon_serves(context: RotationContext, number: int, *, needed: bool) -> None:

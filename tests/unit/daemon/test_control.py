@@ -8,6 +8,7 @@ import pytest
 from sesguard.daemon.build import open_source
 from sesguard.daemon.control import MAX_REQUEST_BYTES, ControlDialogue, StatusReport
 from sesguard.daemon.log import JsonLog, LookupLog
+from sesguard.lookup.model import LookupEvent, Outcome
 from sesguard.system.peers import Peer
 
 PEER = Peer(1, 0, 0)
@@ -76,3 +77,19 @@ def test_a_vault_of_which_nothing_can_be_read_is_a_problem_in_the_status(host: A
     assert isinstance(report["vault"], dict)
     assert report["vault"]["generation"] is None
     assert "there is no vault" in report["vault"]["problem"]
+
+
+def test_the_last_grant_of_each_version_is_told(host: Any) -> None:
+    """A version is listed once, with the time of its newest grant; refusals are not."""
+    log = JsonLog()
+    lookups = LookupLog(log)
+    for number in (1, 2, 1):
+        lookups(LookupEvent(Outcome.GRANTED, "exim", credential_id="ses", version=number))
+    lookups(LookupEvent(Outcome.REFUSED, "exim", credential_id="ses"))
+    grants = StatusReport(open_source(host.settings, log), lookups, log).describe()["grants"]
+
+    assert isinstance(grants, list)
+    assert [("ses", 2), ("ses", 1)] == [
+        (each["credential"], each["credential_version"]) for each in grants
+    ]
+    assert grants[0]["at"] <= grants[1]["at"]

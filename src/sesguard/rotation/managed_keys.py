@@ -1,0 +1,226 @@
+"""
+The access keys of the IAM user of a managed secret: which are ours, and how the old ones go.
+
+A rotation function has no state of its own. What it must remember from one call to the next it
+writes to tags of the IAM user, before it acts:
+
+    sesguard:rotation   TIME KEY...   a key is about to be made; these were there before
+    sesguard:retired    KEY TIME      the old key that was deactivated, and when
+
+A call that is killed, or whose answer is lost, leaves a key that nobody has the secret of. The next
+attempt knows it: it is not in the list, was made within `ATTEMPT` of the time, and was never used.
+It is deleted. Every other key that no stage of the secret names is foreign, and never touched.
+
+An old key is idle when it was replaced at least the time of grace ago and IAM saw no use of it
+since. It is deactivated first. One that somebody activates again is in use, and stays.
+
+Known faults: it is not documented that, or how soon, IAM sees a use by SMTP; hosts must take the
+new value within the time of grace (docs/formats/managed-secret.md). A key that somebody else makes
+for the same user within `ATTEMPT` of an attempt that failed, and does not use, is taken for ours.
+
+Raises the classes of `sesguard.aws.errors`, and `CheckFailed` where a person has to decide.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sesguard.aws.iam import AccessKey, IamKeys, KeyStatus
+from sesguard.aws.users import IamUsers
+from sesguard.errors import CheckFailed
+from sesguard.rotation.context import Pace
+from sesguard.rotation.managed_value import ManagedValue
+from sesguard.rotation.schedule import parse_time
+
+ROTATION_TAG: Final = "sesguard:rotation"
+RETIRED_TAG: Final = "sesguard:retired"
+ATTEMPT: Final = timedelta(minutes=15)
+"""The longest time that a Lambda function may run."""
+
+_SKEW: Final = timedelta(minutes=1)
+_KEYS_OF_A_USER: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What was written down before a key was made."""
+
+    at: datetime
+    known: frozenset[str]
+    """Ids of the keys that were there."""
+
+    def covers(self, key: AccessKey) -> bool:
+        """Whether `key` came out of that attempt."""
+        made_then = self.at - _SKEW <= key.created_at <= self.at + ATTEMPT + _SKEW
+        return made_then and key.access_key_id not in self.known
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedKeys:
+    """What is done with the keys."""
+
+    keys: IamKeys
+    users: IamUsers
+    grace: timedelta
+    pace: Pace
+
+    def free_slot(self, current: ManagedValue, previous: ManagedValue | None) -> frozenset[str]:
+        """
+        See to it that the user has room for another key.
+
+        Returns:
+            Ids of the keys that are there now.
+
+        Raises:
+            CheckFailed: A key fills the slot that is foreign, or in use.
+        """
+        user = current.iam_user
+        tags = self.users.read_tags(user)
+        intent = _read_intent(tags)
+        replaced = previous.username if previous else None
+        staged = {current.username, replaced}
+        left = self._without_orphans(user, intent, staged)
+        if len(left) >= _KEYS_OF_A_USER:
+            others = [key for key in left if key.access_key_id != current.username]
+            ours = [
+                key
+                for key in others
+                if key.access_key_id == replaced or (intent is not None and intent.covers(key))
+            ]
+            if not ours:
+                raise _foreign(user, others[0])
+            self._delete(user, ours[0], current, tags)
+            left.remove(ours[0])
+        return frozenset(key.access_key_id for key in left)
+
+    def write_intent(self, user: str, known: frozenset[str]) -> None:
+        """Write down that a key is about to be made, and which keys are there."""
+        value = " ".join([self.pace.timestamp(), *sorted(known)])
+        self.users.set_tag(user, ROTATION_TAG, value)
+
+    def forget_intent(self, user: str) -> None:
+        """The key that was made is CURRENT: nothing is under way."""
+        self.users.remove_tag(user, ROTATION_TAG)
+
+    def retire(self, current: ManagedValue, previous: ManagedValue | None) -> str:
+        """
+        Go one step towards the end of the old key: deactivate it, or later delete it.
+
+        Returns:
+            What was done: ``nothing``, ``deactivated``, ``waiting`` or ``deleted``.
+
+        Raises:
+            CheckFailed: It is in use, or was replaced too short a time ago.
+        """
+        if previous is None or previous.username in {None, current.username}:
+            return "nothing"
+        user = previous.iam_user
+        key = self._find(user, previous.username)
+        if key is None:
+            return "nothing"
+        tags = self.users.read_tags(user)
+        retired_at = _retired_at(tags, key)
+        if key.status is KeyStatus.ACTIVE:
+            self._require_idle(key, current, tags)
+            self.keys.set_key_status(user, key.access_key_id, KeyStatus.INACTIVE)
+        elif retired_at is not None:
+            if self.pace.now() - retired_at < self.grace:
+                return "waiting"
+            self._delete(user, key, current, tags)
+            return "deleted"
+        # Also for one that was found inactive: the time to notice begins now.
+        self.users.set_tag(user, RETIRED_TAG, f"{key.access_key_id} {self.pace.timestamp()}")
+        return "deactivated"
+
+    def _without_orphans(
+        self, user: str, intent: Intent | None, staged: set[str | None]
+    ) -> list[AccessKey]:
+        left = []
+        for key in self.keys.list_access_keys(user):
+            is_orphan = (
+                intent is not None
+                and key.access_key_id not in staged
+                and intent.covers(key)
+                and self.keys.key_last_used(key.access_key_id) is None
+            )
+            if is_orphan:
+                self.keys.ensure_key_deleted(user, key.access_key_id)
+            else:
+                left.append(key)
+        return left
+
+    def _delete(
+        self, user: str, key: AccessKey, current: ManagedValue, tags: Mapping[str, str]
+    ) -> None:
+        """Deactivate the key, look once more whether it was used, and delete it."""
+        self._require_idle(key, current, tags)
+        if key.status is KeyStatus.ACTIVE:
+            self.keys.set_key_status(user, key.access_key_id, KeyStatus.INACTIVE)
+            self._require_unused(key)
+        self.keys.ensure_key_deleted(user, key.access_key_id)
+        if RETIRED_TAG in tags:
+            self.users.remove_tag(user, RETIRED_TAG)
+
+    def _require_idle(self, key: AccessKey, current: ManagedValue, tags: Mapping[str, str]) -> None:
+        if key.status is KeyStatus.ACTIVE and _retired_at(tags, key) is not None:
+            raise CheckFailed(
+                "the old key {key} was activated again, so somebody uses it",
+                hint="find who, give it the new value, and deactivate {key}",
+                key=key.access_key_id,
+            )
+        replaced_at = current.created_at
+        if replaced_at is not None and self.pace.now() - replaced_at < self.grace:
+            raise CheckFailed(
+                "the old key {key} was replaced at {at}, less than {hours:g} h ago",
+                hint="let hosts take the new value first, or set SESGUARD_GRACE_HOURS lower",
+                key=key.access_key_id,
+                at=replaced_at.isoformat(timespec="seconds"),
+                hours=self.grace / timedelta(hours=1),
+            )
+        self._require_unused(key)
+
+    def _require_unused(self, key: AccessKey) -> None:
+        use = self.keys.key_last_used(key.access_key_id)
+        if use is not None and self.pace.now() - use.at < self.grace:
+            raise CheckFailed(
+                "IAM saw the old key {key} used by {service} in {region} at {at}",
+                hint="give whoever uses it the new value, then rotate again",
+                key=key.access_key_id,
+                service=use.service,
+                region=use.region,
+                at=use.at.isoformat(timespec="seconds"),
+            )
+
+    def _find(self, user: str, access_key_id: str | None) -> AccessKey | None:
+        listed: Sequence[AccessKey] = self.keys.list_access_keys(user)
+        return next((key for key in listed if key.access_key_id == access_key_id), None)
+
+
+def _read_intent(tags: Mapping[str, str]) -> Intent | None:
+    """What the tag says; a tag that does not fit is not ours, and proves nothing."""
+    at, *known = tags.get(ROTATION_TAG, "").split(" ")
+    try:
+        return Intent(parse_time(at), frozenset(known))
+    except ValueError:
+        return None
+
+
+def _retired_at(tags: Mapping[str, str], key: AccessKey) -> datetime | None:
+    """When `key` was deactivated by us, or None."""
+    access_key_id, _, at = tags.get(RETIRED_TAG, "").partition(" ")
+    try:
+        return parse_time(at) if access_key_id == key.access_key_id else None
+    except ValueError:
+        return None
+
+
+def _foreign(user: str, key: AccessKey) -> CheckFailed:
+    return CheckFailed(
+        "IAM user {user} has two keys, and {key} ({status}, made {at}) is in no stage of the secret",
+        hint="delete that key once you know that nobody needs it, then rotate again",
+        user=user,
+        key=key.access_key_id,
+        status=key.status.value,
+        at=key.created_at.date().isoformat(),
+    )
