@@ -42,11 +42,11 @@ class EximRig(PrivateExim):
         self.write()
         return self
 
-    def start(self) -> None:
-        """Start the daemon and wait until it answers."""
+    def start(self, *, queue_interval: str = "1s") -> None:
+        """Start the daemon, which runs the queue so often, and wait until it answers."""
         assert EXIM is not None
         self._daemon = subprocess.Popen(
-            [EXIM, "-C", str(self.config), "-bdf", "-q1s"],
+            [EXIM, "-C", str(self.config), "-bdf", f"-q{queue_interval}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -3,6 +3,9 @@ Mail from a PHP application: a script with PHPMailer, run by the PHP command lin
 
 The application knows the local MTA and no SES credential. Where PHP or PHPMailer is missing,
 `php_available` says so and the caller sends the same mails with Python's smtplib.
+
+`send_by_php` sends a number of mails and waits; `sesguard.sandbox.mail_load` runs the same script
+in the background, at a pace, until a file tells it to stop.
 """
 
 import json
@@ -27,7 +30,7 @@ _SCRIPT: Final = """\
 <?php
 use PHPMailer\\PHPMailer\\PHPMailer;
 foreach (['Exception', 'SMTP', 'PHPMailer'] as $class) { require $argv[1] . "/$class.php"; }
-[$port, $sender, $domain, $first, $count] = array_slice($argv, 2);
+[$port, $sender, $domain, $first, $count, $interval_ms, $stop_file] = array_slice($argv, 2);
 $mail = new PHPMailer(true);
 $mail->isSMTP();
 $mail->Host = '127.0.0.1';
@@ -38,7 +41,9 @@ $mail->SMTPKeepAlive = true;
 $mail->setFrom($sender);
 $sent = 0;
 $problem = '';
+$next = hrtime(true);
 for ($number = (int) $first; $number < $first + $count; $number++) {
+    if ($stop_file !== '' && file_exists($stop_file)) { break; }
     $mail->clearAddresses();
     $mail->addAddress("customer$number@$domain");
     $mail->Subject = "Order $number";
@@ -49,6 +54,8 @@ for ($number = (int) $first; $number < $first + $count; $number++) {
     } catch (\\Exception $error) {
         $problem = $error->getMessage() . json_encode($mail->getSMTPInstance()->getError());
     }
+    $next += $interval_ms * 1000000;
+    if ($next > hrtime(true)) { usleep(intdiv($next - hrtime(true), 1000)); }
 }
 $mail->smtpClose();
 echo json_encode(['sent' => $sent, 'problem' => $problem]), "\\n";
@@ -80,27 +87,72 @@ def send_by_php(
     Raises:
         SandboxError: PHP failed.
     """
+    command = php_command(directory, port, sender=sender, domain=domain, count=count, first=first)
+    completed = run_program(command, timeout_s=_TIMEOUT_S)
+    if not completed.ok:
+        raise php_failed(completed.output + completed.errors)
+    return read_php_report(completed.output)
+
+
+def php_command(
+    directory: Path,
+    port: int,
+    *,
+    sender: str,
+    domain: str,
+    count: int,
+    first: int = 1,
+    interval_ms: int = 0,
+    stop_file: Path | None = None,
+) -> list[str]:
+    """
+    Write the script, and give the command that runs it.
+
+    Args:
+        directory: Where the script is written.
+        port: The MTA's port on the loopback.
+        sender: From address.
+        domain: Domain of the recipients ``customerN``.
+        count: How many at most.
+        first: Number of the first one.
+        interval_ms: From the beginning of one mail to that of the next; 0 is as fast as it can.
+        stop_file: It ends when this file is there.
+
+    Raises:
+        SandboxError: PHP or PHPMailer is not installed.
+    """
     php, library = find_program("php"), _phpmailer()
     if php is None or library is None:
         raise SandboxError("PHP or PHPMailer is not installed")
     script = directory / "shop.php"
     write_atomic(script, _SCRIPT.encode(), mode=0o644)
-    numbers = (port, sender, domain, first, count)
-    completed = run_program((php, script, library, *map(str, numbers)), timeout_s=_TIMEOUT_S)
-    if not completed.ok:
-        raise SandboxError(
-            "the PHP application failed: {reason}",
-            reason=(completed.output + completed.errors).strip()[:300],
-        )
-    report = json.loads(completed.output.strip().splitlines()[-1])
+    arguments = (library, port, sender, domain, first, count, interval_ms, stop_file or "")
+    return [str(php), str(script), *map(str, arguments)]
+
+
+def read_php_report(output: str) -> int:
+    """
+    How many mails the MTA accepted, from what the script printed.
+
+    Raises:
+        SandboxError: It refused one, or the script broke.
+    """
+    try:
+        report = json.loads(output.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise php_failed(output) from None
     if report["problem"]:
         raise SandboxError(
-            "the MTA took only {sent} of {count} mails: {reason}",
+            "the MTA took {sent} mails and refused others: {reason}",
             sent=report["sent"],
-            count=count,
             reason=report["problem"][:300],
         )
     return int(report["sent"])
+
+
+def php_failed(output: str) -> SandboxError:
+    """The error for a script that broke."""
+    return SandboxError("the PHP application failed: {reason}", reason=output.strip()[:300])
 
 
 def send_by_python(port: int, *, sender: str, domain: str, count: int, first: int = 1) -> int:

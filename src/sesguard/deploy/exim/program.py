@@ -62,7 +62,9 @@ class EximProgram:
     def run_queue(self) -> None:
         """Start a queue run that tries every message whose retry time lies ahead, and leave it."""
         options = ("-C", str(self.config)) if self.config else ()
-        start_program((self.binary, *options, "-qf"), environment={})
+        process = start_program((self.binary, *options, "-qf"), environment={})
+        # It is not ours to wait for: without this, Popen complains when it is forgotten.
+        process.returncode = 0
 
     def setting(self, name: str) -> str:
         """
