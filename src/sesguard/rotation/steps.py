@@ -220,11 +220,12 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
 
     def act(self, context: RotationContext) -> None:
         """See the class."""
-        sightings = self._sightings(context)
-        if sightings:
-            context.sightings.extend(sightings)
-            return
-        if find_status(context.keys, self.user_name, self.access_key_id) is not None:
+        status = find_status(context.keys, self.user_name, self.access_key_id)
+        if status is KeyStatus.ACTIVE:
+            sightings = self._sightings(context)
+            if sightings:
+                context.sightings.extend(sightings)
+                return
             context.keys.set_key_status(self.user_name, self.access_key_id, KeyStatus.INACTIVE)
         self._mark(context, context.pace.timestamp())
 
@@ -247,7 +248,8 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
         if granted_at is not None and granted_at >= quiet_since:
             return [message("sesguardd handed version {number} out", number=self.number)]
         after = context.keys.key_last_used(self.access_key_id)
-        if after is None or after == before or after.at < quiet_since:
+        # IAM tells whole seconds.
+        if after is None or after == before or after.at < quiet_since.replace(microsecond=0):
             return []
         return [
             message(
