@@ -12,7 +12,9 @@ attempt knows it: it is not in the list, was made within `ATTEMPT` of the time, 
 It is deleted. Every other key that no stage of the secret names is foreign, and never touched.
 
 An old key is idle when it was replaced at least the time of grace ago and IAM saw no use of it
-since. It is deactivated first. One that somebody activates again is in use, and stays.
+since. `ManagedKeys.retire` deactivates it first, and deletes it a time of grace later. One that
+somebody activates again is in use, and stays. Where nothing calls that, the next rotation deletes
+an idle key at once.
 
 Known faults: it is not documented that, or how soon, IAM sees a use by SMTP; hosts must take the
 new value within the time of grace (docs/formats/managed-secret.md). A key that somebody else makes
@@ -111,7 +113,7 @@ class ManagedKeys:
             What was done: ``nothing``, ``deactivated``, ``waiting`` or ``deleted``.
 
         Raises:
-            CheckFailed: It is in use, or was replaced too short a time ago.
+            CheckFailed: It is in use.
         """
         if previous is None or previous.username in {None, current.username}:
             return "nothing"
@@ -119,10 +121,14 @@ class ManagedKeys:
         key = self._find(user, previous.username)
         if key is None:
             return "nothing"
+        if self._is_fresh(current):
+            return "waiting"
         tags = self.users.read_tags(user)
         retired_at = _retired_at(tags, key)
         if key.status is KeyStatus.ACTIVE:
-            self._require_idle(key, current, tags)
+            if retired_at is not None:
+                raise _activated_again(key)
+            self._require_unused(key)
             self.keys.set_key_status(user, key.access_key_id, KeyStatus.INACTIVE)
         elif retired_at is not None:
             if self.pace.now() - retired_at < self.grace:
@@ -153,32 +159,24 @@ class ManagedKeys:
     def _delete(
         self, user: str, key: AccessKey, current: ManagedValue, tags: Mapping[str, str]
     ) -> None:
-        """Deactivate the key, look once more whether it was used, and delete it."""
-        self._require_idle(key, current, tags)
-        if key.status is KeyStatus.ACTIVE:
-            self.keys.set_key_status(user, key.access_key_id, KeyStatus.INACTIVE)
-            self._require_unused(key)
+        if key.status is KeyStatus.ACTIVE and _retired_at(tags, key) is not None:
+            raise _activated_again(key)
+        if self._is_fresh(current):
+            raise CheckFailed(
+                "the old key {key} was replaced less than {hours:g} h ago",
+                hint="let hosts take the new value first, or set SESGUARD_GRACE_HOURS lower",
+                key=key.access_key_id,
+                hours=self.grace / timedelta(hours=1),
+            )
+        self._require_unused(key)
         self.keys.ensure_key_deleted(user, key.access_key_id)
         if RETIRED_TAG in tags:
             self.users.remove_tag(user, RETIRED_TAG)
 
-    def _require_idle(self, key: AccessKey, current: ManagedValue, tags: Mapping[str, str]) -> None:
-        if key.status is KeyStatus.ACTIVE and _retired_at(tags, key) is not None:
-            raise CheckFailed(
-                "the old key {key} was activated again, so somebody uses it",
-                hint="find who, give it the new value, and deactivate {key}",
-                key=key.access_key_id,
-            )
-        replaced_at = current.created_at
-        if replaced_at is not None and self.pace.now() - replaced_at < self.grace:
-            raise CheckFailed(
-                "the old key {key} was replaced at {at}, less than {hours:g} h ago",
-                hint="let hosts take the new value first, or set SESGUARD_GRACE_HOURS lower",
-                key=key.access_key_id,
-                at=replaced_at.isoformat(timespec="seconds"),
-                hours=self.grace / timedelta(hours=1),
-            )
-        self._require_unused(key)
+    def _is_fresh(self, current: ManagedValue) -> bool:
+        """Whether hosts may not have taken the current value yet."""
+        made_at = current.created_at
+        return made_at is not None and self.pace.now() - made_at < self.grace
 
     def _require_unused(self, key: AccessKey) -> None:
         use = self.keys.key_last_used(key.access_key_id)
@@ -215,9 +213,17 @@ def _retired_at(tags: Mapping[str, str], key: AccessKey) -> datetime | None:
         return None
 
 
+def _activated_again(key: AccessKey) -> CheckFailed:
+    return CheckFailed(
+        "the old key {key} was activated again, so somebody uses it",
+        hint="find who, give it the new value, and deactivate {key}",
+        key=key.access_key_id,
+    )
+
+
 def _foreign(user: str, key: AccessKey) -> CheckFailed:
     return CheckFailed(
-        "IAM user {user} has two keys, and {key} ({status}, made {at}) is in no stage of the secret",
+        "IAM user {user} has two keys, and {key} ({status}, made {at}) is not of this secret",
         hint="delete that key once you know that nobody needs it, then rotate again",
         user=user,
         key=key.access_key_id,

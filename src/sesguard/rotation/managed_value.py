@@ -5,7 +5,7 @@ Described in docs/formats/managed-secret.md. Unknown fields are refused, so that
 not lost at the next rotation. A value without `ManagedValue.username` is a beginning: it says whose
 key is wanted, and the first rotation issues it.
 
-Raises `CheckFailed` for a value that does not fit. It tells the place, never what stands there, and
+Raises `CheckFailed` for a value that does not fit. It tells the field, never what stands there, and
 has no cause, because a parser's message may quote.
 """
 
@@ -28,7 +28,8 @@ UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+=,.@-]{1,64}\Z")]
 AccessKeyId = Annotated[str, Meta(pattern=r"^AKIA[A-Z0-9]{16}\Z")]
 Time = Annotated[datetime, Meta(tz=True)]
 
-_PLACE: Final = re.compile(r" - at `(?:key in )?(\$[\w.\[\]]*)`\Z")
+_FIELD: Final = re.compile(r"`\$\.(\w+)(?:\[[0-9.]+\])?`\Z")
+"""Where a message of msgspec tells the field that does not fit."""
 
 
 class ManagedValue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,13 +99,13 @@ def parse_value(text: Secret, secret_id: str) -> ManagedValue:
     try:
         return msgspec.json.decode(text.reveal(), type=ManagedValue, dec_hook=_decode_secret)
     except (msgspec.MsgspecError, ValueError) as error:
-        found = _PLACE.search(str(error))
-        place = found[1] if found else "$"
+        found = _FIELD.search(str(error))
+        field = found[1] if found and found[1] in ManagedValue.__struct_fields__ else "the whole"
     raise CheckFailed(
-        "the value of {secret} is not a credential of ours; the fault is at {place}",
+        "the value of {secret} is not a credential of ours: look at {field}",
         hint="write it as docs/formats/managed-secret.md says",
         secret=secret_id,
-        place=place,
+        field=field,
     )
 
 
