@@ -10,7 +10,11 @@ import pytest
 
 from rigs.exim import EXIM, needs_exim
 
-STEPS = ["sandbox", "plant", "init", "import", "daemon", "apply", "mail", "tripwire", "undo"]
+STEPS = [
+    "sandbox", "plant", "init", "import", "daemon", "apply", "mail", "tripwire", "undo",
+    "reapply", "rotate", "theft", "panic",
+]  # fmt: skip
+NO_LOSS = {"lost": 0, "duplicated": 0, "bounced": 0}
 
 
 def demo(*arguments: str, language: str = "C") -> subprocess.CompletedProcess[str]:
@@ -25,21 +29,20 @@ def demo(*arguments: str, language: str = "C") -> subprocess.CompletedProcess[st
 
 
 def assert_all_promises(report: dict[str, Any], mails: int) -> None:
-    """No mail lost, no copy left, undone to the byte."""
+    """No mail lost, no copy left, undone to the byte; the thief is cut off, and quickly."""
     assert 1 == report["version"]
     assert report["ok"]
     assert STEPS == [step["name"] for step in report["steps"]]
     assert all(step["ok"] for step in report["steps"])
-    assert {
-        "sent": mails,
-        "delivered": mails,
-        "lost": 0,
-        "duplicated": 0,
-        "bounced": 0,
-    } == report["messages"]
+    assert {"sent": mails, "delivered": mails, **NO_LOSS} == report["messages"]
     assert report["plaintext_copies_before"] >= 1
     assert 0 == report["plaintext_copies_after"]
     assert report["undo_identical"] is True
+    rotation, panic = report["rotation"], report["panic"]
+    assert {**NO_LOSS, "seconds": rotation["seconds"]} == rotation
+    assert 0 == panic["thief_accepted_after"]
+    assert 0 < panic["contained_seconds"] < panic["total_seconds"]
+    assert sum(step["seconds"] for step in report["steps"]) < 60
 
 
 @pytest.mark.real
@@ -84,3 +87,4 @@ def test_demo_without_exim_uses_our_own_client() -> None:
     report = json.loads(completed.stdout)
     assert_all_promises(report, 5)
     assert any("Exim" in part for part in report["left_out"])
+    assert any("queue" in part for part in report["left_out"])

@@ -3,7 +3,7 @@
 import click
 
 from sesguard.cli.context import App, pass_app
-from sesguard.cli.demo_story import DemoReport, Story
+from sesguard.cli.demo_story import Story
 from sesguard.cli.i18n import _
 from sesguard.errors import CheckFailed
 from sesguard.system.files import temporary_directory
@@ -13,7 +13,8 @@ from sesguard.system.files import temporary_directory
     name="demo",
     help=_(
         "Show the whole story with a real Exim and an embedded SES: a plaintext credential goes "
-        "into the vault, mail keeps flowing, no copy is left, and undo puts everything back. "
+        "into the vault, mail keeps flowing, no copy is left, and undo puts everything back. Then "
+        "its key is rotated under load, a thief sends with it, and panic cuts the thief off. "
         "Needs no AWS account and touches nothing of this host."
     ),
 )
@@ -30,33 +31,10 @@ def command(app: App, as_json: bool, mails: int) -> None:
         directory.chmod(0o711)
         report = Story(directory, app.output, quiet=as_json, mails=mails).tell()
     if as_json:
-        app.output.print_json(_json(report))
+        app.output.print_json(report.as_json())
     if not report.ok:
         raise CheckFailed(
             "the demo went wrong at: {step}",
             hint="run it again with --debug and report what it shows",
             step=next((step.name for step in report.steps if not step.ok), "messages"),
         )
-
-
-def _json(report: DemoReport) -> dict[str, object]:
-    messages = report.messages
-    return {
-        "version": 1,
-        "ok": report.ok,
-        "steps": [
-            {"name": step.name, "ok": step.ok, "seconds": round(step.seconds, 3)}
-            for step in report.steps
-        ],
-        "messages": {
-            "sent": messages.sent,
-            "delivered": messages.delivered,
-            "lost": messages.lost,
-            "duplicated": messages.duplicated,
-            "bounced": messages.bounced,
-        },
-        "plaintext_copies_before": report.copies_before,
-        "plaintext_copies_after": report.copies_after,
-        "undo_identical": report.undo_identical,
-        "left_out": list(report.left_out),
-    }

@@ -1,32 +1,27 @@
 """
-The mail host of the demo: with a real Exim, or, where that cannot be had, an application alone.
+The mail host of the demo: what the story wants of it, and the one with a real Exim.
 
-Both hold the credential in plaintext at first, in a backup and in an application's ``.env`` too.
+It holds the credential in plaintext at first, in a backup and in an application's ``.env`` too.
+`sesguard.cli.demo_plain_host` is the one for a machine without Exim.
 """
 
-import os
 import stat
+from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from sesguard.cli.demo_report import MessageCount
 from sesguard.cli.i18n import _
-from sesguard.config.load import load_settings
-from sesguard.core.endpoints import Endpoint
-from sesguard.deploy.known import KnownSecrets
-from sesguard.deploy.steps import CheckNoPlaintext, ReplaceFile
+from sesguard.sandbox.client import SandboxClient
+from sesguard.sandbox.mail_load import MailLoad, PhpLoad, ThreadLoad
 from sesguard.sandbox.php_mail import php_available, send_by_php, send_by_python
 from sesguard.sandbox.private_exim import PrivateExim, Upstream
-from sesguard.system.files import ensure_directory, read_file, write_atomic
-from sesguard.upstream.smtp import SmtpUpstream
-from sesguard.vault.opening import make_provider, open_vault
-from sesguard.vault.sealer import VaultSealer
-from sesguard.workflow.engine import Engine
-from sesguard.workflow.journal import Journal
+from sesguard.system.files import read_file, write_atomic
 
-RECIPIENTS = "example.net"
-_DELIVERY_TIMEOUT_S = 60.0
+RECIPIENTS: Final = "example.net"
+_DELIVERY_TIMEOUT_S: Final = 60.0
 
 FileFacts = tuple[bytes, int, int, int]
 Sesguard = Callable[..., None]
@@ -62,12 +57,24 @@ class DemoHost(Protocol):
         """Put it back."""
         ...
 
+    def apply_again(self, sesguard: Sesguard) -> None:
+        """Take it out once more, without showing how."""
+        ...
+
     def mail_title(self, count: int) -> str:
         """Heading of the step in which mail is sent."""
         ...
 
     def send(self, count: int, *, sender: str) -> int:
         """Send mails and wait until they are delivered; how many were accepted."""
+        ...
+
+    def start_load(self, first: int, *, sender: str) -> MailLoad:
+        """Send in the background, recipients numbered on from `first`."""
+        ...
+
+    def wait_until_delivered(self) -> None:
+        """Wait until nothing is held any more, but not for ever."""
         ...
 
     def bounced(self) -> int:
@@ -85,7 +92,7 @@ class EximHost:
         self._dotenv = directory / ".env"
         self._files = (self._exim.config, directory / "exim.conf.bak-2024", self._dotenv)
         write_atomic(self._files[1], read_file(self._exim.config).content, mode=0o644)
-        write_atomic(self._dotenv, _dotenv(upstream), mode=0o644)
+        write_atomic(self._dotenv, dotenv(upstream), mode=0o644)
         stack.enter_context(self._exim.running())
 
     def left_out(self) -> list[str]:
@@ -115,7 +122,7 @@ extra_files = ["{self._dotenv}"]
 
     def states(self) -> dict[str, FileFacts]:
         """See `DemoHost.states`."""
-        return _facts(self._files)
+        return file_facts(self._files)
 
     def apply(self, sesguard: Sesguard) -> None:
         """See `DemoHost.apply`."""
@@ -126,6 +133,10 @@ extra_files = ["{self._dotenv}"]
     def undo(self, sesguard: Sesguard) -> None:
         """See `DemoHost.undo`."""
         sesguard("target", "undo", "exim", "--yes")
+
+    def apply_again(self, sesguard: Sesguard) -> None:
+        """See `DemoHost.apply_again`."""
+        sesguard("target", "apply", "exim", "--yes")
 
     def mail_title(self, count: int) -> str:
         """See `DemoHost.mail_title`."""
@@ -141,112 +152,48 @@ extra_files = ["{self._dotenv}"]
             )
         else:
             sent = send_by_python(self._exim.port, sender=sender, domain=RECIPIENTS, count=count)
-        self._exim.wait_until_delivered(_DELIVERY_TIMEOUT_S)
+        self.wait_until_delivered()
         return sent
+
+    def start_load(self, first: int, *, sender: str) -> MailLoad:
+        """See `DemoHost.start_load`."""
+        exim = self._exim
+        if php_available():
+            return PhpLoad(exim.directory, exim.port, sender=sender, domain=RECIPIENTS, first=first)
+
+        def send(number: int) -> bool:
+            send_by_python(exim.port, sender=sender, domain=RECIPIENTS, count=1, first=number)
+            return True
+
+        return ThreadLoad(send, first=first)
+
+    def wait_until_delivered(self) -> None:
+        """See `DemoHost.wait_until_delivered`."""
+        self._exim.wait_until_delivered(_DELIVERY_TIMEOUT_S)
 
     def bounced(self) -> int:
         """See `DemoHost.bounced`."""
         return self._exim.bounced()
 
 
-class PlainHost:
-    """An application whose ``.env`` holds the credential; our own client sends its mail."""
-
-    def __init__(self, directory: Path, upstream: Upstream, settings_file: Path) -> None:
-        ensure_directory(directory, mode=0o755)
-        self.plaintext_file = directory / ".env"
-        self._upstream = upstream
-        self._settings_file = settings_file
-        write_atomic(self.plaintext_file, _dotenv(upstream), mode=0o644)
-
-    def left_out(self) -> list[str]:
-        """See `DemoHost.left_out`."""
-        return []
-
-    def describe(self) -> str:
-        """See `DemoHost.describe`."""
-        return _("plaintext in: {files}").format(files=self.plaintext_file.name)
-
-    def settings(self) -> str:
-        """See `DemoHost.settings`."""
-        return f"""
-[lookup.exim]
-users = ["{os.geteuid()}"]
-
-[lookup.postfix]
-enabled = false
-"""
-
-    def states(self) -> dict[str, FileFacts]:
-        """See `DemoHost.states`."""
-        return _facts((self.plaintext_file,))
-
-    def apply(self, sesguard: Sesguard) -> None:
-        """See `DemoHost.apply`."""
-        del sesguard
-        state = read_file(self.plaintext_file)
-        with closing(self._journal()) as journal:
-            new = self._known().redacted(state.content)
-            step = ReplaceFile.of(self.plaintext_file, state, new, "wipe")
-            check = CheckNoPlaintext(places=(str(self.plaintext_file),))
-            self._engine(journal).run("env", (step, check), "")
-
-    def undo(self, sesguard: Sesguard) -> None:
-        """See `DemoHost.undo`."""
-        del sesguard
-        with closing(self._journal()) as journal:
-            engine = self._engine(journal)
-            for run in engine.in_effect("env"):
-                engine.undo(run)
-
-    def mail_title(self, count: int) -> str:
-        """See `DemoHost.mail_title`."""
-        return _("Our own client sends {count} mails with the vault's credential").format(
-            count=count
-        )
-
-    def send(self, count: int, *, sender: str) -> int:
-        """See `DemoHost.send`."""
-        settings = load_settings(self._settings_file)
-        version = open_vault(settings).read().credentials["ses"].current()
-        upstream = self._upstream
-        sent = 0
-        with SmtpUpstream(Endpoint(upstream.host, upstream.port), ca_file=upstream.ca_file) as smtp:
-            smtp.login(version.username, version.password_for(upstream.host))
-            for number in range(1, count + 1):
-                recipient = f"customer{number}@{RECIPIENTS}"
-                mail = f"From: {sender}\r\nTo: {recipient}\r\nSubject: Order {number}\r\n\r\nhi\r\n"
-                smtp.send(sender, [recipient], mail.encode())
-                sent += 1
-        return sent
-
-    def bounced(self) -> int:
-        """See `DemoHost.bounced`."""
-        return 0
-
-    @property
-    def needles(self) -> Callable[[], dict[str, bytes]]:
-        """See `sesguard.deploy.steps.DeployContext`."""
-        return self._known().needles
-
-    @property
-    def retired(self) -> Callable[[], list[bytes]]:
-        """See `sesguard.deploy.steps.DeployContext`."""
-        return self._known().retired
-
-    def _known(self) -> KnownSecrets:
-        return KnownSecrets(open_vault(load_settings(self._settings_file)).read().credentials)
-
-    def _journal(self) -> Journal:
-        settings = load_settings(self._settings_file)
-        sealer = VaultSealer(make_provider(settings.vault))
-        return Journal(settings.state_directory / "journal.db", sealer)
-
-    def _engine(self, journal: Journal) -> Engine["PlainHost"]:
-        return Engine("demo", journal, (ReplaceFile, CheckNoPlaintext), self)
+def count_messages(client: SandboxClient, sent: int, bounced: int) -> MessageCount:
+    """Compare what was sent with what is in the sandbox's inbox, recipient by recipient."""
+    arrived = Counter(
+        recipient
+        for mail in client.inbox()
+        for recipient in mail.recipients
+        if recipient.startswith("customer")
+    )
+    return MessageCount(
+        sent=sent,
+        delivered=len(arrived),
+        duplicated=sum(arrived.values()) - len(arrived),
+        bounced=bounced,
+    )
 
 
-def _dotenv(upstream: Upstream) -> bytes:
+def dotenv(upstream: Upstream) -> bytes:
+    """The settings file of a PHP application, with the credential in it."""
     return (
         "APP_NAME=Shop\n"
         f"MAIL_HOST={upstream.host}\n"
@@ -256,7 +203,8 @@ def _dotenv(upstream: Upstream) -> bytes:
     ).encode()
 
 
-def _facts(files: tuple[Path, ...]) -> dict[str, FileFacts]:
+def file_facts(files: tuple[Path, ...]) -> dict[str, FileFacts]:
+    """Bytes, owner and mode of files, by name."""
     facts = {}
     for path in files:
         status = path.stat()
