@@ -14,7 +14,7 @@ import pytest
 from rigs.daemon import wait_until
 from rigs.exim import needs_exim
 from rigs.host import SENDER, MailHost, ignore
-from sesguard.aws.iam import IamKeys
+from sesguard.aws.iam import IamKeys, KeyStatus
 from sesguard.core.credential import CredentialVersion
 from sesguard.core.endpoints import Endpoint
 from sesguard.respond.playbook import PanicOptions, PanicService
@@ -136,3 +136,22 @@ def test_ten_rotations_and_a_panic_under_load_lose_no_mail(loaded: LoadedHost) -
     assert not loaded.is_refused(loaded.current())
     users = {mail.access_key_id for mail in client.inbox()}
     assert {version.username for version in loaded.used} | {loaded.current().username} == users
+
+
+def test_release_overrides_the_retry_times_that_exim_noted(loaded: LoadedHost) -> None:
+    """A 535 makes Exim put off all mail for SES by its retry time; after panic it goes out."""
+    host = loaded.mail
+    leaked, user = loaded.current(), host.key.user_name
+    keys = IamKeys(admin_session(host.sandbox))
+    keys.set_key_status(user, leaked.username, KeyStatus.INACTIVE)
+    for number in range(1, 4):
+        host.exim.inject(SENDER, f"customer{number}@{RECIPIENTS}")
+    assert 3 == host.exim.queue_size()
+    assert "retry time not reached for any host" in host.exim.log_text()
+
+    response = loaded.panic.respond("ses", leaked.username, ignore, PanicOptions())
+    wait_until(lambda: host.exim.queue_size() == 0, "the held mail to be delivered")
+    host.exim.inject(SENDER, f"customer4@{RECIPIENTS}")
+
+    assert response.recovered
+    assert_nothing_went_wrong(host, [1, 2, 3, 4])
