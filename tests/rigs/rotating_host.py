@@ -80,7 +80,8 @@ class OneAttempt(AwsSession):
 
 @cache
 def _client(session: OneAttempt, service: str) -> Any:
-    return session._session.client(service, config=_ONCE, **session._place)
+    make: Any = session._session.client
+    return make(service, config=_ONCE, **session._place)
 
 
 @cache

@@ -15,7 +15,7 @@ from sesguard.config.schema import Settings
 from sesguard.core.credential import Credential
 from sesguard.core.interfaces import Sealer
 from sesguard.deploy.service import TargetService
-from sesguard.errors import CheckFailed
+from sesguard.errors import CheckFailed, Error
 from sesguard.rotation.context import Pace, RotationContext
 from sesguard.rotation.plan import (
     RotationPlan,
@@ -130,7 +130,7 @@ class RotationService:
         Raises:
             As `rotate`.
         """
-        with self._locked(), self._journal() as journal:
+        with self._begun(name) as journal:
             context = self.context(name)
             resumed = self._finish(context, journal, listener)
             if resumed:
@@ -148,11 +148,12 @@ class RotationService:
             CheckFailed: Somebody activated a replaced key again.
             Error: AWS or the vault refused; the next pass tries again.
         """
-        with self._locked(), self._journal() as journal:
+        with self._begun(name) as journal:
             context = self.context(name)
             self._finish(context, journal, listener)
             steps = plan_retirement(context)
             self._retire(context, journal, steps, listener)
+            _require_not_in_use(context)
             return bool(steps)
 
     def status(self, name: str) -> RotationStatus:
@@ -178,7 +179,7 @@ class RotationService:
         return sorted(runs, key=lambda run: run.run_id, reverse=True)
 
     def _run(self, name: str, planner: Planner, listener: Listener) -> Rotated:
-        with self._locked(), self._journal() as journal:
+        with self._begun(name) as journal:
             context = self.context(name)
             self._refuse_unfinished(name, journal)
             plan = planner(context)
@@ -192,13 +193,12 @@ class RotationService:
 
     @staticmethod
     def _refuse_unfinished(name: str, journal: Journal) -> None:
-        for workflow in (WORKFLOW, RETIREMENT):
-            if any(not run.state.finished for run in journal.runs(workflow, name)):
-                raise CheckFailed(
-                    "an earlier rotation of {name} was interrupted",
-                    hint="run: sesguard rotate --resume",
-                    name=name,
-                )
+        if _is_unfinished(name, journal):
+            raise CheckFailed(
+                "an earlier rotation of {name} was interrupted",
+                hint="run: sesguard rotate --resume --credential {name}",
+                name=name,
+            )
 
     def _finish(self, context: RotationContext, journal: Journal, listener: Listener) -> bool:
         found = False
@@ -232,6 +232,22 @@ class RotationService:
         return Engine(workflow, journal, STEP_TYPES, context, listener, policy)
 
     @contextmanager
+    def _begun(self, name: str) -> Iterator[Journal]:
+        """Lock and journal; an error that leaves a run unfinished says how to finish it."""
+        with self._locked(), self._journal() as journal:
+            try:
+                yield journal
+            except Error as error:
+                if error.hint_template is not None or not _is_unfinished(name, journal):
+                    raise
+                raise Error(
+                    "the rotation of {name} is interrupted: {reason}",
+                    hint="mend that, then run: sesguard rotate --resume --credential {name}",
+                    name=name,
+                    reason=error,
+                ) from error
+
+    @contextmanager
     def _journal(self) -> Iterator[Journal]:
         with closing(open_journal(self._settings.state_directory, self._sealer)) as journal:
             yield journal
@@ -241,6 +257,11 @@ class RotationService:
         ensure_directory(self._settings.state_directory, mode=0o755)
         with exclusive_lock(self._settings.state_directory / LOCK_FILE):
             yield
+
+
+def _is_unfinished(name: str, journal: Journal) -> bool:
+    runs = (run for workflow in (WORKFLOW, RETIREMENT) for run in journal.runs(workflow, name))
+    return any(not run.state.finished for run in runs)
 
 
 def _require_not_in_use(context: RotationContext) -> None:
