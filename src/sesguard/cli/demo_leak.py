@@ -112,8 +112,8 @@ class LeakStory:
         )
         self._stage.say(
             _(
-                "SES refused the stolen key after {contained:.1f} s, and took {after} mails of the "
-                "thief from then on; all was done after {total:.1f} s"
+                "SES refused the stolen key after {contained:.1f} s and took {after} mails with it "
+                "since; all done after {total:.1f} s"
             ).format(contained=figures.contained_seconds, after=after, total=figures.total_seconds)
         )
 

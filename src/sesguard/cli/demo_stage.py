@@ -73,7 +73,8 @@ class Stage:
             timeout_s=300,
             environment={**self.aws, **_language()},
         )
-        for line in (completed.output + completed.errors).splitlines():
+        # The progress is told on standard error, and the result comes after it.
+        for line in (completed.errors + completed.output).splitlines():
             self.say("  " + line)
         if not completed.ok:
             raise SandboxError(
