@@ -10,10 +10,10 @@ from typing import Final
 import click
 
 from sesguard.cli.context import App, pass_app
-from sesguard.cli.i18n import _, translate_message
+from sesguard.cli.i18n import _, translate, translate_message
 from sesguard.cli.progress import StepPrinter
 from sesguard.cli.rotation_view import metrics, status_json, status_row
-from sesguard.errors import CheckFailed, UsageError
+from sesguard.errors import CheckFailed, Error, UsageError
 from sesguard.rotation.service import Rotated, RotationService
 from sesguard.rotation.status import RotationStatus
 
@@ -123,14 +123,18 @@ def _resume(app: App, name: str) -> None:
 def _rotate_due(app: App, name: str | None, send_test: bool) -> None:
     """Each credential in turn; what goes wrong with one does not hold up the others."""
     names = list(app.settings.credentials) if name is None else [app.credential_settings(name)[0]]
-    service, problems = app.rotation(), []
+    service = app.rotation()
+    problems: list[Error] = []
     for each in names:
         try:
             _pass(app, service, each, send_test)
-        except Exception as error:  # noqa: BLE001 - raised again below
+        except Error as error:
             problems.append(error)
+    for problem in problems[:-1]:
+        shown = translate(problem)
+        app.output.error(shown.text, shown.hint)
     if problems:
-        raise problems[0]
+        raise problems[-1]
 
 
 def _pass(app: App, service: RotationService, name: str, send_test: bool) -> None:
@@ -150,5 +154,5 @@ def _pass(app: App, service: RotationService, name: str, send_test: bool) -> Non
 def _say_rotated(app: App, name: str, rotated: Rotated) -> None:
     text = _("{name} has a new key: version {number}, {key}")
     app.output.ok(text.format(name=name, number=rotated.number, key=rotated.username))
-    note = _("The old key is deactivated. It is deleted after {hours} h without a use.")
+    note = _("The old key is deactivated. It is deleted after {hours} h, or by the next rotation.")
     app.output.note(note.format(hours=app.settings.rotation.grace_hours))

@@ -7,8 +7,9 @@ Evidence of an incident: what AWS and this host know, as JSON files with their h
     holders.json     who on this host can have the credential, and where it was found in plaintext
     journal.json     what sesguard did to the credential
 
-Each file is written once, 0600, its SHA-256 noted in the incident record. What cannot be had is
-noted with the reason, and the rest is collected all the same. No file holds a secret.
+Each file is 0600, its SHA-256 noted in the incident record; a panic that is repeated collects all
+anew. What cannot be had is noted with the reason, and the rest is collected all the same. No file
+holds a secret.
 
 Known fault: mail that was sent by SMTP is in no CloudTrail event; SES events have it.
 """

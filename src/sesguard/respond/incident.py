@@ -8,6 +8,7 @@ The record is opened before anything else is done and every act is noted in it a
 person who takes over, and a run that is taken up again, find what the one before knew.
 """
 
+import contextlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -143,15 +144,17 @@ def open_incident(
 
 def list_incidents(state_directory: Path) -> list[Incident]:
     """
-    All incidents, newest first.
+    All incidents whose record can be read, newest first.
 
-    Raises:
-        SystemFault: A record cannot be read.
+    A damaged record must not hide the others; `read_incident` says what is wrong with it.
     """
     parent = incidents_directory(state_directory)
     if not parent.is_dir():
         return []
-    found = [read_incident(path.parent) for path in sorted(parent.glob(f"*/{FILE}"))]
+    found = []
+    for path in parent.glob(f"*/{FILE}"):
+        with contextlib.suppress(SystemFault):
+            found.append(read_incident(path.parent))
     return sorted(found, key=lambda each: (each.record.opened_at, each.record.id), reverse=True)
 
 

@@ -16,7 +16,7 @@ changes nothing that is done already.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -51,6 +51,7 @@ from sesguard.workflow.step import Step
 CONTAINMENT: Final = "containment"
 RECOVERY: Final = "recovery"
 EVIDENCE: Final = "evidence"
+WORKFLOWS: Final = (CONTAINMENT, RECOVERY, EVIDENCE)
 
 _FIRST_WAIT_S: Final = 1.0
 _LOCK_TIMEOUT_S: Final = 300.0
@@ -115,7 +116,7 @@ class PanicService:
         if access_key_id is not None:
             return access_key_id
         last = next((i.record for i in self._incidents() if _held(i.record, name)), None)
-        if last is not None and last.state is not IncidentState.RECOVERED:
+        if last is not None and not self._is_over_now(last):
             return last.access_key_id
         current = self._stored(name).current()
         if last is not None and last.new_version == current.number:
@@ -140,7 +141,7 @@ class PanicService:
         """
         with contextlib.ExitStack() as stack:
             context = self._context(stack, name, access_key_id)
-            if context.incident.record.state is IncidentState.RECOVERED:
+            if self._is_over(context.journal, context.incident.record):
                 return Response(context.incident, True, ())
             self._lock(stack, context)
             problems = self._contain(context, listener, options)
@@ -154,18 +155,26 @@ class PanicService:
         self, context: ResponseContext, listener: Listener, options: PanicOptions
     ) -> tuple[Error, ...]:
         """Run the containment; an error that the proof has made harmless is only reported."""
-        if context.was_proved():
+        if context.was_proved() and not _unfinished(
+            context.journal, context.incident.record, CONTAINMENT
+        ):
             return ()
         problems: tuple[Error, ...] = ()
         try:
-            steps = self._containment_steps(context, options)
-            self._run(context, CONTAINMENT, containment.STEP_TYPES, steps, listener)
+            self._run(
+                context,
+                CONTAINMENT,
+                containment.STEP_TYPES,
+                lambda: self._containment_steps(context, options),
+                listener,
+            )
         except Error as error:
             problems = (error,)
             if not context.was_proved():
                 cut_without_journal(context)
                 raise
-        context.note("contained", state=IncidentState.CONTAINED)
+        if context.incident.record.state is IncidentState.OPEN:
+            context.note("contained", state=IncidentState.CONTAINED)
         return problems
 
     def _containment_steps(
@@ -194,9 +203,14 @@ class PanicService:
         if not context.holds_mail():
             return False
         record = context.incident.record
-        if record.new_version is None:
-            steps = self._recovery_steps(context)
-            self._run(context, RECOVERY, recovery.STEP_TYPES, steps, listener)
+        if record.new_version is None or _unfinished(context.journal, record, RECOVERY):
+            self._run(
+                context,
+                RECOVERY,
+                recovery.STEP_TYPES,
+                lambda: self._recovery_steps(context),
+                listener,
+            )
         return True
 
     def _recovery_steps(self, context: ResponseContext) -> list[Step[Any]]:
@@ -222,14 +236,14 @@ class PanicService:
     ) -> None:
         state = IncidentState.RECOVERED if recovered else IncidentState.CONTAINED
         steps = [evidence.CollectEvidence(), evidence.CloseIncident(state=state)]
-        self._run(context, EVIDENCE, evidence.STEP_TYPES, steps, listener)
+        self._run(context, EVIDENCE, evidence.STEP_TYPES, lambda: steps, listener)
 
     @staticmethod
     def _run(
         context: ResponseContext,
         workflow: str,
         types: tuple[type[Step[ResponseContext]], ...],
-        steps: list[Step[ResponseContext]],
+        plan: Callable[[], list[Step[ResponseContext]]],
         listener: Listener,
     ) -> None:
         """Take an interrupted run of the same incident up again, or begin one."""
@@ -247,14 +261,15 @@ class PanicService:
         if unfinished is not None:
             engine.finish(unfinished)
         else:
-            engine.run(subject, steps, context.pace.timestamp())
+            engine.run(subject, plan(), context.pace.timestamp())
 
     def _is_ours(self, context: ResponseContext) -> bool:
         """Whether the leaked key is the one that this host sends with, or did until now."""
         with contextlib.suppress(VaultError, SystemFault):
             version = context.leaked_version()
-            label = version and context.stored().label_of(version.number)
-            return context.holds_mail() or label is StagingLabel.CURRENT
+            current = context.stored().labelled(StagingLabel.CURRENT)
+            is_in_use = version is not None and current in (None, version)
+            return context.holds_mail() or is_in_use
         return context.holds_mail()
 
     def _lock(self, stack: contextlib.ExitStack, context: ResponseContext) -> None:
@@ -291,7 +306,7 @@ class PanicService:
             panic=self._settings.panic,
             incident=self._incident(name, access_key_id, rotation.pace.timestamp()),
             users=IamUsers(session),
-            sending=SesSending(session),
+            sending=SesSending(session.in_region(rotation.credential.regions[0])),
             trails=tuple(TrailEvents(session.in_region(region)) for region in regions),
             journal=self._journal(stack),
             holders={
@@ -325,12 +340,29 @@ class PanicService:
             )
             return Incident(state_directory, record)
 
-    def _incidents(self) -> Iterator[Incident]:
-        with contextlib.suppress(SystemFault):
-            yield from list_incidents(self._settings.state_directory)
+    def _incidents(self) -> list[Incident]:
+        return list_incidents(self._settings.state_directory)
+
+    def _is_over_now(self, record: IncidentRecord) -> bool:
+        with contextlib.ExitStack() as stack:
+            return self._is_over(self._journal(stack), record)
+
+    @staticmethod
+    def _is_over(journal: Journal | None, record: IncidentRecord) -> bool:
+        return record.state is IncidentState.RECOVERED and not _unfinished(
+            journal, record, *WORKFLOWS
+        )
 
     def _stored(self, name: str) -> Credential:
-        return self._vault.read().credentials.get(name, Credential(name))
+        return self._vault.read_last_good().credentials.get(name, Credential(name))
+
+
+def _unfinished(journal: Journal | None, record: IncidentRecord, *workflows: str) -> bool:
+    """Whether one of those runs of the incident was begun and not brought to its end."""
+    if journal is None:
+        return False
+    runs = [run for each in workflows for run in journal.runs(each, record.id)]
+    return any(not run.state.finished for run in runs)
 
 
 def _held(record: IncidentRecord, name: str) -> bool:

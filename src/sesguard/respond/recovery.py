@@ -18,6 +18,7 @@ from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.message import Message, message
 from sesguard.respond.containment import DENY_POLICY
 from sesguard.respond.context import ResponseContext
+from sesguard.rotation.service import RETIREMENT
 from sesguard.rotation.service import WORKFLOW as ROTATION
 from sesguard.rotation.steps import CreateKey, RefreshTargets, SwitchCurrent, TestLogin
 from sesguard.workflow.journal import RunState
@@ -44,9 +45,10 @@ class DiscardRotation(Step[ResponseContext], frozen=True, kw_only=True, tag="dis
                 context.credential_id, lambda known: _without(known, pending.number)
             )
         assert context.journal is not None
-        for run in context.journal.runs(ROTATION, context.credential_id):
-            if not run.state.finished:
-                context.journal.set_run_state(run.run_id, RunState.ROLLED_BACK, _SUPERSEDED)
+        for workflow in (ROTATION, RETIREMENT):
+            for run in context.journal.runs(workflow, context.credential_id):
+                if not run.state.finished:
+                    context.journal.set_run_state(run.run_id, RunState.ROLLED_BACK, _SUPERSEDED)
 
 
 class CloneUser(Step[ResponseContext], frozen=True, kw_only=True, tag="clone-user"):

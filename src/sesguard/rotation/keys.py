@@ -19,7 +19,7 @@ from typing import Final
 from sesguard.aws.errors import AwsMissing
 from sesguard.aws.iam import AccessKey, IamKeys, KeyFacts, KeyStatus, NewAccessKey
 from sesguard.core.credential import Credential
-from sesguard.errors import AwsPermanent, AwsThrottled, AwsTransient, CheckFailed
+from sesguard.errors import AwsPermanent, AwsThrottled, AwsTransient
 from sesguard.rotation.context import Pace
 
 ATTEMPTS: Final = 6
@@ -72,21 +72,25 @@ def delete_orphans(keys: IamKeys, user_name: str, known: Collection[str]) -> lis
     return orphans
 
 
-def owner_of(keys: IamKeys, access_key_id: str) -> str:
+def owner_of(keys: IamKeys, access_key_id: str) -> str | None:
     """
-    The IAM user that a key belongs to.
+    The IAM user that a key belongs to, whatever the settings say: panic gives it another user.
+
+    Returns:
+        None when AWS knows no such key.
 
     Raises:
-        CheckFailed: AWS knows no such key.
+        AwsError: IAM cannot be asked.
     """
     facts = find_facts(keys, access_key_id)
-    if facts is None:
-        raise CheckFailed(
-            "AWS knows no access key {key}",
-            hint="check the AWS account, or set iam_user of the credential",
-            key=access_key_id,
-        )
-    return facts.user_name
+    return None if facts is None else facts.user_name
+
+
+def locate(keys: IamKeys, access_key_id: str) -> tuple[str, KeyStatus] | None:
+    """The IAM user and the status of a key; None when there is no such key (any more)."""
+    user_name = owner_of(keys, access_key_id)
+    status = None if user_name is None else find_status(keys, user_name, access_key_id)
+    return None if user_name is None or status is None else (user_name, status)
 
 
 def find_facts(keys: IamKeys, access_key_id: str) -> KeyFacts | None:
@@ -98,9 +102,7 @@ def find_facts(keys: IamKeys, access_key_id: str) -> KeyFacts | None:
 
 
 def find_status(keys: IamKeys, user_name: str, access_key_id: str) -> KeyStatus | None:
-    """Whether a key is active; None when the user does not have it (any more), or is none."""
-    if not user_name:
-        return None
+    """Whether a key is active; None when the user does not have it (any more)."""
     return next(
         (k.status for k in keys.list_access_keys(user_name) if k.access_key_id == access_key_id),
         None,

@@ -52,7 +52,16 @@ def plan_rotation(context: RotationContext, *, send_mail: bool = False) -> Rotat
     credential = context.stored()
     old = credential.current()
     _require_no_plaintext(context)
-    user = context.credential.iam_user or owner_of(context.keys, old.username)
+    owner = owner_of(context.keys, old.username)
+    user = owner or context.credential.iam_user
+    if user is None:
+        raise CheckFailed(
+            "AWS knows no access key {key}",
+            hint="check the AWS account, or set iam_user of the credential",
+            key=old.username,
+        )
+    # What another user than before may send has to be tried.
+    send_mail = send_mail or (owner is None and context.credential.canary_sender is not None)
     listed = context.keys.list_access_keys(user)
     pending = _usable_pending(credential, listed)
     retirement = _free_slot(credential, listed, user, old, pending)
@@ -63,7 +72,7 @@ def plan_rotation(context: RotationContext, *, send_mail: bool = False) -> Rotat
     known = staying - ({pending.username} if pending else set())
     steps = [
         *_creation(number, user, known, "issued by rotate", send_mail=send_mail),
-        DeactivateKey(number=old.number, user_name=user, access_key_id=old.username),
+        DeactivateKey(number=old.number, access_key_id=old.username),
     ]
     return RotationPlan(retirement, steps)
 
@@ -81,7 +90,7 @@ def plan_first_key(context: RotationContext, *, send_mail: bool = False) -> Rota
     if credential.versions:
         raise CheckFailed(
             "credential {id} has a version already",
-            hint="run: sesguard rotate",
+            hint="run: sesguard rotate --credential {id}",
             id=context.credential_id,
         )
     user = context.credential.iam_user
@@ -116,12 +125,9 @@ def plan_retirement(context: RotationContext) -> list[RotationAct]:
             continue
         facts = find_facts(context.keys, version.username)
         if facts is None or version.deactivated_at is not None:
-            user = facts.user_name if facts else ""
-            steps.append(
-                DeleteKey(number=version.number, user_name=user, access_key_id=version.username)
-            )
+            steps.append(DeleteKey(number=version.number, access_key_id=version.username))
         elif all(now - use >= grace for use in _uses(context, version, facts)):
-            steps.append(_deactivation(version, facts.user_name))
+            steps.append(DeactivateKey(number=version.number, access_key_id=version.username))
     return steps
 
 
@@ -141,10 +147,6 @@ def _uses(context: RotationContext, version: CredentialVersion, facts: KeyFacts)
     by_iam = facts.last_use.at if facts.last_use else None
     by_daemon = last_grant(context, version.number)
     return [at for at in (by_iam, by_daemon) if at is not None]
-
-
-def _deactivation(version: CredentialVersion, user: str) -> DeactivateKey:
-    return DeactivateKey(number=version.number, user_name=user, access_key_id=version.username)
 
 
 def _require_no_plaintext(context: RotationContext) -> None:
@@ -187,9 +189,7 @@ def _free_slot(
                 key=version.username,
                 number=version.number,
             )
-        steps.append(
-            DeleteKey(number=version.number, user_name=user, access_key_id=version.username)
-        )
+        steps.append(DeleteKey(number=version.number, access_key_id=version.username))
     foreign = foreign_keys(listed, credential)
     if len(foreign) + len(staying) > _KEYS_OF_A_USER - (1 if pending is None else 0):
         raise _no_slot(user, foreign[0])
@@ -198,7 +198,7 @@ def _free_slot(
 
 def _no_slot(user: str, key: AccessKey) -> CheckFailed:
     return CheckFailed(
-        "IAM user {user} has two keys, and {key} ({status}, made {at}) is in no vault of ours",
+        "IAM user {user} has two keys, and {key} ({status}, made {at}) is not of this credential",
         hint="delete that key once you know that nobody needs it, then rotate again",
         user=user,
         key=key.access_key_id,

@@ -20,9 +20,9 @@ from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
 from sesguard.core.message import Message, message
 from sesguard.core.rotation import RotationStep
 from sesguard.core.smtp_password import derive_for_regions
-from sesguard.errors import CheckFailed, UpstreamError
+from sesguard.errors import UpstreamError
 from sesguard.rotation.context import RotationContext
-from sesguard.rotation.keys import delete_orphans, find_status, make_key
+from sesguard.rotation.keys import delete_orphans, locate, make_key
 from sesguard.rotation.login import wait_until_sent, wait_until_valid
 from sesguard.rotation.sessions import describe_sessions, sessions_to, wait_until_over
 from sesguard.rotation.targets import last_grant, require_targets_use
@@ -64,6 +64,7 @@ class CreateKey(RotationAct, frozen=True, kw_only=True, tag="create-key"):
         return [
             f"iam:ListAccessKeys {self.user_name}",
             f"iam:CreateAccessKey {self.user_name}",
+            "iam:GetAccessKeyLastUsed and iam:DeleteAccessKey for keys whose making was cut short",
             f"{context.vault.directory}/vault: version {self.number}, PENDING",
         ]
 
@@ -111,7 +112,9 @@ class TestLogin(RotationAct, frozen=True, kw_only=True, tag="test-login"):
 
     def effects(self, context: RotationContext) -> list[str]:
         """See `RotationAct.effects`."""
-        return [f"SMTP AUTH at {context.credential.smtp_host}:{context.credential.port}"]
+        place = f"{context.credential.smtp_host}:{context.credential.port}"
+        mail = [f"SMTP mail to {context.credential.canary_recipient}"] if self.send_mail else []
+        return [f"SMTP AUTH at {place}", *mail]
 
     def act(self, context: RotationContext) -> None:
         """Fail when SES does not take it in time."""
@@ -152,8 +155,9 @@ class SwitchCurrent(RotationAct, frozen=True, kw_only=True, tag="switch-current"
         if left:
             raise UpstreamError(
                 "mail flows with the old key again, but {session}",
-                hint="wait until it has ended, then run: sesguard rotate --resume",
+                hint="wait for its end, then run: sesguard rotate --resume --credential {name}",
                 session=describe_sessions(left)[0],
+                name=context.credential_id,
             )
 
     def _back(self, credential: Credential) -> Credential:
@@ -180,7 +184,10 @@ class RefreshTargets(RotationAct, frozen=True, kw_only=True, tag="refresh-target
     def effects(self, context: RotationContext) -> list[str]:
         """See `RotationAct.effects`."""
         names = context.targets.applied()
-        return [f"{context.control_socket}: status", *(f"target {name}: verify" for name in names)]
+        return [
+            f"{context.control_socket}: status",
+            *(f"target {name}: apply, verify" for name in names),
+        ]
 
     def act(self, context: RotationContext) -> None:
         """Fail when one does not."""
@@ -198,7 +205,6 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
 
     part_of = RotationStep.FINISH
 
-    user_name: str
     access_key_id: str
 
     def title(self) -> Message:
@@ -209,7 +215,8 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
         """See `RotationAct.effects`."""
         return [
             f"iam:GetAccessKeyLastUsed {self.access_key_id}",
-            f"iam:UpdateAccessKey {self.user_name} {self.access_key_id} Inactive",
+            "iam:ListAccessKeys of its user",
+            f"iam:UpdateAccessKey {self.access_key_id} Inactive",
             f"{context.vault.directory}/vault: version {self.number}, deactivated_at",
         ]
 
@@ -220,20 +227,21 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
 
     def act(self, context: RotationContext) -> None:
         """See the class."""
-        status = find_status(context.keys, self.user_name, self.access_key_id)
-        if status is KeyStatus.ACTIVE:
+        found = locate(context.keys, self.access_key_id)
+        if found is not None and found[1] is KeyStatus.ACTIVE:
             sightings = self._sightings(context)
             if sightings:
                 context.sightings.extend(sightings)
                 return
-            context.keys.set_key_status(self.user_name, self.access_key_id, KeyStatus.INACTIVE)
-        self._mark(context, context.pace.timestamp())
+            context.keys.set_key_status(found[0], self.access_key_id, KeyStatus.INACTIVE)
+        mark_deactivated(context, self.number, context.pace.timestamp())
 
     def undo(self, context: RotationContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
         """Activate it again."""
-        if find_status(context.keys, self.user_name, self.access_key_id) is not None:
-            context.keys.set_key_status(self.user_name, self.access_key_id, KeyStatus.ACTIVE)
-        self._mark(context, None)
+        found = locate(context.keys, self.access_key_id)
+        if found is not None:
+            context.keys.set_key_status(found[0], self.access_key_id, KeyStatus.ACTIVE)
+        mark_deactivated(context, self.number, None)
 
     def _sightings(self, context: RotationContext) -> list[Message]:
         port = context.credential.port
@@ -261,23 +269,17 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
             )
         ]
 
-    def _mark(self, context: RotationContext, at: str | None) -> None:
-        def change(credential: Credential) -> Credential:
-            version = credential.find(self.number)
-            if version is None:
-                return credential
-            return credential.with_version(replace(version, deactivated_at=at))
-
-        context.vault.update(context.credential_id, change)
-
 
 class DeleteKey(RotationAct, frozen=True, kw_only=True, tag="delete-key"):
-    """Delete an old key for good, and forget its version. It cannot be undone."""
+    """
+    Delete an old key for good, and forget its version. It cannot be undone.
+
+    A key that somebody has activated again is in use: it stays, counts as not deactivated from then
+    on, and the sighting goes to the context.
+    """
 
     part_of = RotationStep.RETIRE
 
-    user_name: str
-    """Empty when AWS knows the key no more."""
     access_key_id: str
 
     def title(self) -> Message:
@@ -287,7 +289,9 @@ class DeleteKey(RotationAct, frozen=True, kw_only=True, tag="delete-key"):
     def effects(self, context: RotationContext) -> list[str]:
         """See `RotationAct.effects`."""
         return [
-            f"iam:DeleteAccessKey {self.user_name} {self.access_key_id}",
+            f"iam:GetAccessKeyLastUsed {self.access_key_id}",
+            "iam:ListAccessKeys of its user",
+            f"iam:DeleteAccessKey {self.access_key_id}",
             f"{context.vault.directory}/vault: version {self.number} is dropped",
         ]
 
@@ -296,17 +300,29 @@ class DeleteKey(RotationAct, frozen=True, kw_only=True, tag="delete-key"):
         return context.stored().find(self.number) is None
 
     def act(self, context: RotationContext) -> None:
-        """Refuse a key that somebody has activated again: it is in use."""
-        status = find_status(context.keys, self.user_name, self.access_key_id)
-        if status is KeyStatus.ACTIVE:
-            raise CheckFailed(
-                "the old key {key} was activated again, so somebody uses it",
-                hint="find who, give it the new credential, deactivate {key}, then rotate again",
-                key=self.access_key_id,
+        """See the class."""
+        found = locate(context.keys, self.access_key_id)
+        if found is not None and found[1] is KeyStatus.ACTIVE:
+            context.sightings.append(
+                message("somebody activated {key} again", key=self.access_key_id)
             )
-        if status is not None:
-            context.keys.ensure_key_deleted(self.user_name, self.access_key_id)
+            mark_deactivated(context, self.number, None)
+            return
+        if found is not None:
+            context.keys.ensure_key_deleted(found[0], self.access_key_id)
         context.vault.update(context.credential_id, lambda known: known.drop(self.number))
+
+
+def mark_deactivated(context: RotationContext, number: int, at: str | None) -> None:
+    """Write down since when the key of a version is deactivated; None: it is not."""
+
+    def change(credential: Credential) -> Credential:
+        version = credential.find(number)
+        if version is None:
+            return credential
+        return credential.with_version(replace(version, deactivated_at=at))
+
+    context.vault.update(context.credential_id, change)
 
 
 STEP_TYPES: tuple[type[RotationAct], ...] = (
