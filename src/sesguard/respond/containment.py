@@ -56,8 +56,9 @@ class HoldMail(ContainmentStep, frozen=True, kw_only=True, tag="hold-mail"):
         return message("hold the mail of this host: it is deferred, not bounced")
 
     def is_done(self, context: ResponseContext) -> bool:
-        """Whether nothing is CURRENT."""
-        return StagingLabel.CURRENT not in context.stored().labels
+        """Whether the leaked key is not what is CURRENT."""
+        current = context.stored().labelled(StagingLabel.CURRENT)
+        return current is None or current.username != context.access_key_id
 
     def act(self, context: ResponseContext) -> None:
         """One write of the vault; then the daemon has to have seen it."""

@@ -182,7 +182,7 @@ class PanicService:
     ) -> list[Step[ResponseContext]]:
         key, panic = context.access_key_id, self._settings.panic
         steps: list[Step[ResponseContext]] = []
-        if self._is_ours(context):
+        if self._may_be_ours(context):
             steps += [
                 containment.HoldMail(),
                 containment.WaitForSessions(timeout_s=min(_FIRST_WAIT_S, panic.drain_timeout_s)),
@@ -271,6 +271,14 @@ class PanicService:
             is_in_use = version is not None and current in (None, version)
             return context.holds_mail() or is_in_use
         return context.holds_mail()
+
+    def _may_be_ours(self, context: ResponseContext) -> bool:
+        """As `_is_ours`; of a vault that does not open HoldMail finds out once it does."""
+        try:
+            context.stored()
+        except (VaultError, SystemFault):
+            return True
+        return self._is_ours(context)
 
     def _lock(self, stack: contextlib.ExitStack, context: ResponseContext) -> None:
         """
