@@ -2,7 +2,7 @@
 The access keys of the IAM user of a managed secret: which are ours, and how the old ones go.
 
 A rotation function has no state of its own. What it must remember from one call to the next it
-writes to tags of the IAM user, before it acts:
+writes to tags of the IAM user:
 
     sesguard:rotation   TIME KEY...   a key is about to be made; these were there before
     sesguard:retired    KEY TIME      the old key that was deactivated, and when
@@ -12,9 +12,9 @@ attempt knows it: it is not in the list, was made within `ATTEMPT` of the time, 
 It is deleted. Every other key that no stage of the secret names is foreign, and never touched.
 
 An old key is idle when it was replaced at least the time of grace ago and IAM saw no use of it
-since. `ManagedKeys.retire` deactivates it first, and deletes it a time of grace later. One that
-somebody activates again is in use, and stays. Where nothing calls that, the next rotation deletes
-an idle key at once.
+since, and the current key is active. `ManagedKeys.retire` deactivates it, and deletes it a time of
+grace later; one that somebody activates again is in use, and stays. Where nothing calls that, the
+next rotation deletes an idle key at once.
 
 Known faults: it is not documented that, or how soon, IAM sees a use by SMTP; hosts must take the
 new value within the time of grace (docs/formats/managed-secret.md). A key that somebody else makes
@@ -23,7 +23,7 @@ for the same user within `ATTEMPT` of an attempt that failed, and does not use, 
 Raises the classes of `sesguard.aws.errors`, and `CheckFailed` where a person has to decide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -32,6 +32,7 @@ from sesguard.aws.iam import AccessKey, IamKeys, KeyStatus
 from sesguard.aws.users import IamUsers
 from sesguard.errors import CheckFailed
 from sesguard.rotation.context import Pace
+from sesguard.rotation.keys import find_status
 from sesguard.rotation.managed_value import ManagedValue
 from sesguard.rotation.schedule import parse_time
 
@@ -80,15 +81,15 @@ class ManagedKeys:
         user = current.iam_user
         tags = self.users.read_tags(user)
         intent = _read_intent(tags)
-        replaced = previous.username if previous else None
-        staged = {current.username, replaced}
-        left = self._without_orphans(user, intent, staged)
+        old = previous.username if previous else None
+        left = self._without_orphans(user, intent, {current.username, old})
         if len(left) >= _KEYS_OF_A_USER:
             others = [key for key in left if key.access_key_id != current.username]
             ours = [
                 key
                 for key in others
-                if key.access_key_id == replaced or (intent is not None and intent.covers(key))
+                if (key.access_key_id == old and current.username is not None)
+                or (intent is not None and intent.covers(key))
             ]
             if not ours:
                 raise _foreign(user, others[0])
@@ -113,16 +114,19 @@ class ManagedKeys:
             What was done: ``nothing``, ``deactivated``, ``waiting`` or ``deleted``.
 
         Raises:
-            CheckFailed: It is in use.
+            CheckFailed: It is in use, or the current key does not work.
         """
         if previous is None or previous.username in {None, current.username}:
             return "nothing"
+        if current.username is None:
+            return "nothing"  # A first value was written over one that hosts may use.
         user = previous.iam_user
         key = self._find(user, previous.username)
         if key is None:
             return "nothing"
         if self._is_fresh(current):
             return "waiting"
+        self._require_active(current)
         tags = self.users.read_tags(user)
         retired_at = _retired_at(tags, key)
         if key.status is KeyStatus.ACTIVE:
@@ -168,6 +172,7 @@ class ManagedKeys:
                 key=key.access_key_id,
                 hours=self.grace / timedelta(hours=1),
             )
+        self._require_active(current)
         self._require_unused(key)
         self.keys.ensure_key_deleted(user, key.access_key_id)
         if RETIRED_TAG in tags:
@@ -177,6 +182,18 @@ class ManagedKeys:
         """Whether hosts may not have taken the current value yet."""
         made_at = current.created_at
         return made_at is not None and self.pace.now() - made_at < self.grace
+
+    def _require_active(self, current: ManagedValue) -> None:
+        """Whoever uses the old key must have another one to go to."""
+        user, access_key_id = current.iam_user, current.username
+        if access_key_id is None:
+            return
+        if find_status(self.keys, user, access_key_id) is not KeyStatus.ACTIVE:
+            raise CheckFailed(
+                "the current key {key} is not active, so the old one stays",
+                hint="activate {key}, or delete it and rotate",
+                key=access_key_id,
+            )
 
     def _require_unused(self, key: AccessKey) -> None:
         use = self.keys.key_last_used(key.access_key_id)
@@ -191,7 +208,7 @@ class ManagedKeys:
             )
 
     def _find(self, user: str, access_key_id: str | None) -> AccessKey | None:
-        listed: Sequence[AccessKey] = self.keys.list_access_keys(user)
+        listed = self.keys.list_access_keys(user)
         return next((key for key in listed if key.access_key_id == access_key_id), None)
 
 
