@@ -63,7 +63,7 @@ def test_kill_at_every_point_of_apply_converges(new_host: NewHost, layout: str) 
     before = host.exim.state()
     number = 0
     with host.daemon():
-        total = count_points(host.apply, host.directory)
+        total = count_points(host.apply)
         applied = host.exim.state()
         host.undo()
         assert before == host.exim.state()
@@ -95,7 +95,7 @@ def test_kill_at_every_point_of_undo_converges(new_host: NewHost) -> None:
     before = host.exim.state()
     with host.daemon():
         host.apply()
-        total = count_points(host.undo, host.directory)
+        total = count_points(host.undo)
         for point in range(1, total + 1):
             host.apply()
             assert killed_at(host.undo, point), point

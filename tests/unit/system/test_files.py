@@ -110,15 +110,13 @@ class TestRead:
 
 
 class TestWrite:
-    def test_write_atomic_survives_a_kill_at_every_point(
-        self, target: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
+    def test_write_atomic_survives_a_kill_at_every_point(self, target: Path) -> None:
         """Killed before any of its steps, the old or the new bytes are there, whole."""
 
         def act() -> None:
             write_atomic(target, NEW, mode=0o640)
 
-        points = count_points(act, tmp_path_factory.mktemp("scratch"))
+        points = count_points(act)
         assert points >= 1
         for point in range(1, points + 1):
             write_atomic(target, OLD, mode=0o640)
@@ -216,16 +214,14 @@ class TestKeepCopy:
             keep_copy(target.with_name("missing"), target.with_name("copy"))
         assert ["previous", "target"] == _names(target.parent)
 
-    def test_keep_copy_survives_a_kill_at_every_point(
-        self, target: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
+    def test_keep_copy_survives_a_kill_at_every_point(self, target: Path) -> None:
         """Killed before any of its steps, both names hold whole content."""
         copy = target.with_name("previous")
 
         def act() -> None:
             keep_copy(target, copy)
 
-        for point in range(1, count_points(act, tmp_path_factory.mktemp("scratch")) + 1):
+        for point in range(1, count_points(act) + 1):
             write_atomic(copy, NEW, mode=0o640)
             assert killed_at(act, point)
             assert OLD == target.read_bytes()

@@ -50,9 +50,7 @@ def _exit_code(child: int) -> int:
 def test_killed_update_leaves_old_or_new(filled: Vault, rotate: Change, tmp_path: Path) -> None:
     """Killed before any rename, link or removal, the vault opens and takes the next change."""
     old = filled.read()
-    rehearsal, *copies = _copies(
-        filled, 1 + count_points(lambda: _copy_and_update(filled, rotate), tmp_path)
-    )
+    rehearsal, *copies = _copies(filled, 1 + count_points(lambda: _copy_and_update(filled, rotate)))
     rehearsal.update("ses", rotate)
     new = rehearsal.read()
     outcomes = []
@@ -82,7 +80,7 @@ def test_killed_creation_leaves_nothing_or_a_vault(
     tmp_path: Path, keyfile: KeyfileProvider, rotate: Change
 ) -> None:
     """Killed at any step, either there is no vault and it can be made, or it is there."""
-    points = count_points(Vault(tmp_path / "rehearsal", keyfile).create, tmp_path)
+    points = count_points(Vault(tmp_path / "rehearsal", keyfile).create)
     outcomes = set()
 
     for point in range(1, points + 1):
@@ -110,7 +108,7 @@ def test_killed_restoration_can_be_repeated(
         (filled.directory / name).write_bytes(b"damaged")
     rehearsal = filled.directory.with_name("rehearsal")
     shutil.copytree(filled.directory, rehearsal)
-    points = count_points(Vault(rehearsal, filled.provider).restore_previous, tmp_path)
+    points = count_points(Vault(rehearsal, filled.provider).restore_previous)
     expected = Vault(rehearsal, filled.provider).read().credentials
 
     for point, copy in enumerate(_copies(filled, points), 1):

@@ -344,7 +344,7 @@ def _points(
     place = _fresh(tmp_path / name)
     prepare(place)
     place.fail_at = "c" if act is _fail else ""
-    return count_points(lambda: act(place), tmp_path)
+    return count_points(lambda: act(place))
 
 
 def _apply(place: Place) -> None:
