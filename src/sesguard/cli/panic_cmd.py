@@ -6,9 +6,10 @@ import click
 
 from sesguard.cli import audit
 from sesguard.cli.context import App, pass_app
-from sesguard.cli.i18n import _, translate
+from sesguard.cli.i18n import _, translate, translate_message
 from sesguard.cli.progress import StepPrinter
-from sesguard.errors import Error, SystemFault
+from sesguard.core.shapes import is_access_key_id
+from sesguard.errors import Error, SystemFault, UsageError
 from sesguard.respond.playbook import PanicOptions, Response
 
 JSON_VERSION: Final = 1
@@ -42,6 +43,8 @@ def command(
     pause_account: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask once, then do everything without asking again."""
+    if access_key_id is not None and not is_access_key_id(access_key_id):
+        raise UsageError("{key!r} is not the id of an access key", key=access_key_id)
     name, _settings = app.credential_settings(name)
     service = app.panic()
     key = service.leaked_key(name, access_key_id)
@@ -54,11 +57,15 @@ def command(
     app.output.confirm(question.format(key=key), assume_yes=yes)
     _record(app, name, key)
     options = PanicOptions(contain_only=contain_only, pause_account=pause_account)
-    response = service.respond(name, key, StepPrinter(app), options)
+    try:
+        response = service.respond(name, key, StepPrinter(app), options)
+    except KeyboardInterrupt:
+        app.output.warn(_("mail may be held now; to go on, run: sesguard panic"))
+        raise
     if as_json:
         app.output.print_json(_json(response))
     else:
-        _show(app, response, contain_only=contain_only)
+        _show(app, response)
     if response.problems:
         raise _unfinished(response.problems[0])
 
@@ -71,13 +78,15 @@ def _record(app: App, name: str, key: str) -> None:
         app.output.warn(translate(error).text)
 
 
-def _show(app: App, response: Response, *, contain_only: bool) -> None:
+def _show(app: App, response: Response) -> None:
     record = response.incident.record
     app.output.ok(_("{key} is dead: SES refuses it").format(key=record.access_key_id))
-    if response.recovered:
-        text = _("mail flows again, with version {number} of IAM user {user}")
-        app.output.ok(text.format(number=record.new_version, user=record.new_user_name))
-    elif contain_only and record.held_version is not None:
+    for warning in response.warnings:
+        app.output.warn(translate_message(warning))
+    for name, number in record.new_versions.items() if response.recovered else ():
+        text = _("the mail of {name} flows again, with version {number} of IAM user {user}")
+        app.output.ok(text.format(name=name, number=number, user=record.new_users.get(name)))
+    if response.held:
         app.output.warn(_("the mail of this host is held; to go on, run: sesguard panic"))
     app.output.note(_("What is known and what to do next:"))
     app.output.data(str(response.incident.path))
@@ -94,8 +103,10 @@ def _json(response: Response) -> dict[str, object]:
         "access_key_id": record.access_key_id,
         "proved_at": record.proved_at,
         "recovered": response.recovered,
-        "new_version": record.new_version,
-        "new_user_name": record.new_user_name,
+        "held": response.held,
+        "new_versions": record.new_versions,
+        "new_users": record.new_users,
+        "warnings": [str(warning) for warning in response.warnings],
         "record": str(response.incident.path),
         "problems": [str(problem) for problem in response.problems],
     }

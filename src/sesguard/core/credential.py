@@ -2,16 +2,18 @@
 The credential and its versions.
 
 A credential is an SMTP user and password with the IAM access key behind them. It has numbered
-versions, and at most three of them carry a staging label, as in AWS Secrets Manager:
+versions, and some of them carry a staging label, as in AWS Secrets Manager, but for the last:
 
     PENDING    made, not in use yet
     CURRENT    what lookup and relay hand out
     PREVIOUS   what CURRENT was before; kept until nothing uses it
+    HELD       what was CURRENT when it leaked; nothing is handed out, and mail waits
 
     add_pending      (none)  -> PENDING
     promote          PENDING -> CURRENT, CURRENT -> PREVIOUS
     demote           PREVIOUS -> CURRENT, CURRENT -> PENDING   (the roll-back of promote)
-    withdraw         CURRENT -> (none): nothing is handed out, and mail waits
+    hold             CURRENT -> HELD; promote then takes HELD away
+    withdraw         CURRENT -> (none)
     drop             removes a version that is not CURRENT
 
 Everything is frozen: a transition returns a new `Credential`, and an illegal one raises.
@@ -36,6 +38,7 @@ class StagingLabel(StrEnum):
     CURRENT = "CURRENT"
     PENDING = "PENDING"
     PREVIOUS = "PREVIOUS"
+    HELD = "HELD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +147,10 @@ class Credential:
             CredentialError: None is.
         """
         version = self.labelled(StagingLabel.CURRENT)
-        if version is None and self.versions:
+        if StagingLabel.HELD in self.labels:
             raise CredentialError(
-                "credential {id} is held back: it has no CURRENT version, and mail waits",
-                hint="finish what was begun: sesguard panic, or sesguard rotate --resume",
+                "the mail of credential {id} is held, because its key leaked",
+                hint="run: sesguard panic --credential {id}",
                 id=self.credential_id,
             )
         if version is None:
@@ -214,10 +217,20 @@ class Credential:
             raise CredentialError(
                 "credential {id} has no {label} version", id=self.credential_id, label=source.value
             )
-        labels = {k: v for k, v in self.labels.items() if k is not source}
+        labels = dict(self.labels)
+        for label in (source, StagingLabel.HELD):
+            labels.pop(label, None)
         if StagingLabel.CURRENT in labels:
             labels[old_current] = labels[StagingLabel.CURRENT]
         return replace(self, labels={**labels, StagingLabel.CURRENT: number})
+
+    def hold(self) -> "Credential":
+        """Make CURRENT the HELD version, so that nothing is handed out; else change nothing."""
+        if StagingLabel.CURRENT not in self.labels:
+            return self
+        labels = dict(self.labels)
+        labels[StagingLabel.HELD] = labels.pop(StagingLabel.CURRENT)
+        return replace(self, labels=labels)
 
     def withdraw(self) -> "Credential":
         """Take the label CURRENT away, so that no version is handed out."""

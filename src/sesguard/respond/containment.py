@@ -1,17 +1,18 @@
 """
 The steps that make a leaked key useless, and prove it.
 
-    HoldMail         nothing is handed out: the MTA defers, and keeps the mail
-    WaitForSessions  a moment for our own sessions, which SES may cut with the key
-    CutKey           the key is deactivated: no new login
-    WaitForSessions  longer: from the next step on, SES answers 554, which an MTA bounces
-    DenyUser         an explicit Deny on its user: also ends sessions that are open, the thief's too
-    PauseSet         its configuration set
-    PauseAccount     when asked for
-    ProveDead        SES refuses the key, three times in a row
+    HoldMail          nothing is handed out: the MTA defers, and keeps the mail
+    WaitForSessions   a moment for our own sessions, which SES may cut with the key
+    CutKey            the key is deactivated: no new login
+    DiscardRotations  what a rotation left unfinished is of the same user
+    WaitForSessions   longer: from the next step on, SES answers 554, which an MTA bounces
+    DenyUser          an explicit Deny on its user, which also ends the thief's open sessions
+    PauseSet          its configuration set
+    PauseAccount      when asked for
+    ProveDead         SES refuses the key, three times in a row
 
-None is ever taken back by a failure. All but the last keep going: what fails is tried again by the
-next run, and ProveDead says whether the rest was enough.
+None is ever taken back by a failure, and each may be done again. All but the last keep going: what
+failed is told, and ProveDead says whether the rest was enough.
 """
 
 import contextlib
@@ -22,15 +23,26 @@ import msgspec
 from sesguard.aws.iam import KeyStatus
 from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.message import Message, message
-from sesguard.errors import Error, SystemFault, TemporaryFailure, UpstreamError, VaultError
+from sesguard.errors import (
+    CheckFailed,
+    Error,
+    SystemFault,
+    TemporaryFailure,
+    UpstreamError,
+    VaultError,
+)
 from sesguard.respond.context import ResponseContext
-from sesguard.rotation.keys import find_status
-from sesguard.rotation.login import send_test_mail
+from sesguard.respond.incident import PausedSet
+from sesguard.rotation.keys import locate
+from sesguard.rotation.login import probe_sender, send_test_mail
+from sesguard.rotation.service import RETIREMENT
+from sesguard.rotation.service import WORKFLOW as ROTATION
 from sesguard.rotation.sessions import describe_sessions, sessions_to, wait_until_over
 from sesguard.rotation.steps import mark_deactivated
 from sesguard.system.sockets import ask_json
 from sesguard.upstream.replies import Outcome
 from sesguard.upstream.smtp import LoginRefused
+from sesguard.workflow.journal import RunState
 from sesguard.workflow.step import Step
 
 DENY_POLICY: Final = "sesguard-panic-deny"
@@ -39,7 +51,6 @@ REFUSALS: Final = 3
 _DAEMON_TIMEOUT_S: Final = 2.0
 _PROOF_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
-_REFUSED: Final = frozenset({Outcome.AUTH_REFUSED, Outcome.DENIED, Outcome.PAUSED})
 
 
 class ContainmentStep(Step[ResponseContext], frozen=True, kw_only=True):
@@ -49,43 +60,44 @@ class ContainmentStep(Step[ResponseContext], frozen=True, kw_only=True):
 
 
 class HoldMail(ContainmentStep, frozen=True, kw_only=True, tag="hold-mail"):
-    """Take the label CURRENT away, so that every lookup is refused and the mail is deferred."""
+    """Make CURRENT the HELD version, so that every lookup is refused and the mail is deferred."""
+
+    credential_id: str
 
     def title(self) -> Message:
         """See `Step.title`."""
-        return message("hold the mail of this host: it is deferred, not bounced")
+        return message(
+            "hold the mail of {name}: it is deferred, not bounced", name=self.credential_id
+        )
 
     def is_done(self, context: ResponseContext) -> bool:
-        """Whether the leaked key is not what is CURRENT."""
-        current = context.stored().labelled(StagingLabel.CURRENT)
-        return current is None or current.username != context.access_key_id
+        """Whether it is held."""
+        return self.credential_id in context.held()
 
     def act(self, context: ResponseContext) -> None:
         """One write of the vault; then the daemon has to have seen it."""
-        # Noted first: a mail that is held must be known to be, or nobody would release it.
-        held = context.stored().labels[StagingLabel.CURRENT]
-        context.note("holding the mail", f"version {held}", held_version=held)
-        context.vault.update(context.credential_id, Credential.withdraw)
-        self._wait_for_daemon(context)
-
-    @staticmethod
-    def _wait_for_daemon(context: ResponseContext) -> None:
+        context.vault.update(self.credential_id, Credential.hold)
+        context.note("held the mail", self.credential_id)
         deadline = context.pace.monotonic() + _DAEMON_TIMEOUT_S
-        while True:
-            try:
-                answer = ask_json(context.control_socket, b"status\n")
-            except SystemFault:
-                return
-            served = {each["id"]: each["current_version"] for each in answer["credentials"]}
-            if served.get(context.credential_id) is None:
-                return
+        while self._is_served(context):
             if context.pace.monotonic() >= deadline:
                 raise SystemFault(
                     "sesguardd still hands {credential} out",
                     hint="stop it: systemctl stop sesguardd",
-                    credential=context.credential_id,
+                    credential=self.credential_id,
                 )
             context.pace.sleep(_POLL_S)
+
+    def _is_served(self, context: ResponseContext) -> bool:
+        """Whether the daemon hands it out; one that does not answer hands nothing out."""
+        try:
+            answer = ask_json(context.control_socket, b"status\n")
+        except SystemFault:
+            return False
+        return any(
+            each.get("id") == self.credential_id and each.get("current_version") is not None
+            for each in answer.get("credentials") or ()
+        )
 
 
 class WaitForSessions(ContainmentStep, frozen=True, kw_only=True, tag="wait-for-sessions"):
@@ -100,7 +112,7 @@ class WaitForSessions(ContainmentStep, frozen=True, kw_only=True, tag="wait-for-
         )
 
     def act(self, context: ResponseContext) -> None:
-        """Never fails: what is left is noted."""
+        """What is left then is noted, and not waited for."""
         port = context.credential.port
         left = wait_until_over(sessions_to(port), port, self.timeout_s, context.pace)
         for session in describe_sessions(left):
@@ -118,36 +130,82 @@ class CutKey(ContainmentStep, frozen=True, kw_only=True, tag="cut-key"):
 
     def act(self, context: ResponseContext) -> None:
         """A key that is gone is as good as deactivated."""
-        user = context.leaked_user()
-        context.keys.set_key_status(user, self.access_key_id, KeyStatus.INACTIVE)
-        context.note("deactivated the key", self.access_key_id)
+        found = locate(context.keys, self.access_key_id)
+        if found is None:
+            context.note("the key is not there any more", self.access_key_id)
+        else:
+            context.leaked_user()
+            context.keys.set_key_status(found[0], self.access_key_id, KeyStatus.INACTIVE)
+            context.note("deactivated the key", self.access_key_id)
         self._mark(context)
 
-    def _mark(self, context: ResponseContext) -> None:
+    @staticmethod
+    def _mark(context: ResponseContext) -> None:
         """For the retirement of later; a vault that cannot be written must not look like a leak."""
         with contextlib.suppress(VaultError, SystemFault):
-            version = context.leaked_version()
+            version = context.stored().of_key(context.access_key_id)
             if version is not None and version.deactivated_at is None:
                 mark_deactivated(context, version.number, context.pace.timestamp())
 
 
+class DiscardRotations(ContainmentStep, frozen=True, kw_only=True, tag="discard-rotations"):
+    """Give up the rotations of a credential that were cut short, with their PENDING version."""
+
+    credential_id: str
+    ours: str
+    """Origin of the PENDING version that an earlier try of this response made: it is kept."""
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message("give up the rotations that were interrupted")
+
+    def act(self, context: ResponseContext) -> None:
+        """The key goes first, then the version, then the run."""
+        stored = context.vault.read().credentials[self.credential_id]
+        pending = stored.labelled(StagingLabel.PENDING)
+        if pending is not None:
+            found = locate(context.keys, pending.username)
+            if pending.origin != self.ours or found is None or found[1] is KeyStatus.INACTIVE:
+                if found is not None:
+                    context.keys.ensure_key_deleted(found[0], pending.username)
+                context.vault.update(
+                    self.credential_id, lambda known: _without(known, pending.number)
+                )
+        assert context.journal is not None
+        for workflow in (ROTATION, RETIREMENT):
+            for run in context.journal.runs(workflow, self.credential_id):
+                if not run.state.finished:
+                    context.journal.set_run_state(run.run_id, RunState.SUPERSEDED, "panic")
+
+
 class DenyUser(ContainmentStep, frozen=True, kw_only=True, tag="deny-user"):
-    """Deny everything to the IAM user of the leaked key."""
+    """
+    Deny everything to the IAM user of the leaked key.
+
+    Not while another key of that user is active: SES would answer 554 to whoever sends with it, and
+    that mail would bounce. The leaked key is cut off by CutKey then; that a session which the thief
+    holds open may go on is told.
+    """
 
     def title(self) -> Message:
         """See `Step.title`."""
         return message("deny everything to the IAM user of the leaked key")
 
     def act(self, context: ResponseContext) -> None:
-        """
-        One policy; putting it again changes nothing.
-
-        While mail is not held, another key of the same user may be the one that it is sent with:
-        the Deny would make SES bounce that mail, so there it is left to CutKey alone.
-        """
+        """One policy; putting it again changes nothing."""
+        if locate(context.keys, context.access_key_id) is None:
+            return
         user = context.leaked_user()
-        other = None if context.holds_mail() else self._other_key(context, user)
+        other = self._other_key(context, user)
         if other is not None:
+            context.warnings.append(
+                message(
+                    "IAM user {user} is not denied, because its key {key} is active: a session "
+                    "that the thief holds open may go on for a while",
+                    user=user,
+                    key=other,
+                )
+            )
             context.note("did not deny the user", f"{user} has another active key, {other}")
             return
         context.users.ensure_denied(user, DENY_POLICY)
@@ -164,27 +222,34 @@ class DenyUser(ContainmentStep, frozen=True, kw_only=True, tag="deny-user"):
 
 
 class PauseSet(ContainmentStep, frozen=True, kw_only=True, tag="pause-set"):
-    """Pause the configuration set of the credential."""
+    """Pause the configuration set of the credential in one region."""
 
+    region: str
     name: str
 
     def title(self) -> Message:
         """See `Step.title`."""
-        return message("pause the configuration set {name}", name=self.name)
+        return message(
+            "pause the configuration set {name} in {region}", name=self.name, region=self.region
+        )
 
     def act(self, context: ResponseContext) -> None:
         """One that was paused before is left alone, and is not resumed by us."""
-        if context.sending.configuration_set_sending(self.name):
+        sending = context.sending(self.region)
+        if sending.configuration_set_sending(self.name):
             # Noted first: what we paused must be known even when the answer gets lost.
-            paused = [*context.incident.record.paused_configuration_sets, self.name]
+            paused = [
+                *context.incident.record.paused_configuration_sets,
+                PausedSet(self.region, self.name),
+            ]
             context.note(
                 "pausing the configuration set", self.name, paused_configuration_sets=paused
             )
-            context.sending.set_configuration_set_sending(self.name, False)
+            sending.set_configuration_set_sending(self.name, False)
 
 
 class PauseAccount(ContainmentStep, frozen=True, kw_only=True, tag="pause-account"):
-    """Pause the whole account in the region of the credential."""
+    """Pause the whole account in one region."""
 
     region: str
 
@@ -194,14 +259,21 @@ class PauseAccount(ContainmentStep, frozen=True, kw_only=True, tag="pause-accoun
 
     def act(self, context: ResponseContext) -> None:
         """As PauseSet."""
-        if context.sending.account_sending():
+        sending = context.sending(self.region)
+        if sending.account_sending():
             paused = [*context.incident.record.paused_accounts, self.region]
             context.note("pausing the account", self.region, paused_accounts=paused)
-            context.sending.set_account_sending(False)
+            sending.set_account_sending(False)
 
 
 class ProveDead(Step[ResponseContext], frozen=True, kw_only=True, tag="prove-dead"):
-    """See SES refuse the leaked key three times in a row."""
+    """
+    See SES refuse the leaked key three times in a row.
+
+    A refused login counts. A refused mail counts only where we know why: our Deny, or our pause of
+    the account. Anything else (a policy on the From address, a paused configuration set) does not
+    stop a thief who sends differently.
+    """
 
     access_key_id: str
 
@@ -211,10 +283,15 @@ class ProveDead(Step[ResponseContext], frozen=True, kw_only=True, tag="prove-dea
 
     def act(self, context: ResponseContext) -> None:
         """Fail when it is not refused in time: then it is still alive."""
-        if context.leaked_version() is None:
-            self._ask_iam(context)
-        else:
-            self._ask_ses(context)
+        with contextlib.suppress(VaultError, SystemFault):
+            if context.leaked_version() is not None:
+                self._ask_ses(context)
+                self._noted(context)
+                return
+        self._ask_iam(context)
+        self._noted(context)
+
+    def _noted(self, context: ResponseContext) -> None:
         at = context.pace.timestamp()
         context.note("the key is dead", self.access_key_id, proved_at=at)
 
@@ -228,7 +305,7 @@ class ProveDead(Step[ResponseContext], frozen=True, kw_only=True, tag="prove-dea
             except TemporaryFailure as error:
                 refusal, unknown = None, error
             in_a_row = in_a_row + 1 if refusal else 0
-            context.note("tried the leaked key", refusal or str(unknown or "SES took it"))
+            context.note("tried the leaked key", refusal or str(unknown or "it is not refused"))
             if refusal is None:
                 if context.pace.monotonic() >= deadline:
                     raise _still_alive(self.access_key_id, unknown) from unknown
@@ -236,33 +313,60 @@ class ProveDead(Step[ResponseContext], frozen=True, kw_only=True, tag="prove-dea
 
     @staticmethod
     def _refusal(context: ResponseContext) -> str | None:
-        """What SES said when it refused, or None when it took the login and the mail."""
+        """What SES said when it refused, or None when the key may still be of use to a thief."""
         version = context.leaked_version()
         assert version is not None
-        credential = context.credential
-        if credential.canary_sender is None:
-            domain = next(iter(credential.sender_domains), "example.com")
-            credential = msgspec.structs.replace(credential, canary_sender=f"sesguard@{domain}")
+        # Without the header of the set: a thief leaves it out.
+        probe = msgspec.structs.replace(
+            context.credential,
+            configuration_set=None,
+            canary_sender=probe_sender(context.credential) or "sesguard@example.com",
+        )
         try:
-            reply = send_test_mail(version, credential, timeout_s=_PROOF_TIMEOUT_S)
+            reply = send_test_mail(version, probe, timeout_s=_PROOF_TIMEOUT_S)
         except LoginRefused as error:
             return str(error)
-        return str(reply) if reply.outcome in _REFUSED else None
+        if reply.outcome is Outcome.DENIED:
+            return (
+                str(reply) if context.users.is_denied(context.leaked_user(), DENY_POLICY) else None
+            )
+        if reply.outcome is Outcome.PAUSED and context.incident.record.paused_accounts:
+            return str(reply)
+        return None
 
     def _ask_iam(self, context: ResponseContext) -> None:
         """The vault does not know the password, so nobody can try it: IAM has to do."""
         for _ in range(REFUSALS):
-            status = find_status(context.keys, context.leaked_user(), self.access_key_id)
-            if status is KeyStatus.ACTIVE:
+            found = locate(context.keys, self.access_key_id)
+            if found is not None and found[1] is KeyStatus.ACTIVE:
                 raise _still_alive(self.access_key_id, None)
-            context.note("asked IAM for the key", status.value if status else "it is gone")
+            context.note("asked IAM for the key", found[1].value if found else "it is gone")
+
+
+def require_known(context: ResponseContext) -> None:
+    """
+    Refuse a key that neither the vault nor AWS knows: a typing error must not be "proved dead".
+
+    Raises:
+        CheckFailed: It is unknown.
+        AwsError: AWS cannot be asked.
+    """
+    with contextlib.suppress(VaultError, SystemFault):
+        if context.leaked_version() is not None:
+            return
+    if locate(context.keys, context.access_key_id) is None:
+        raise CheckFailed(
+            "neither the vault nor AWS knows an access key {key}",
+            hint="check the key id and the AWS account",
+            key=context.access_key_id,
+        )
 
 
 def _still_alive(access_key_id: str, unknown: Error | None) -> UpstreamError:
     if unknown is not None:
         return UpstreamError(
             "it cannot be told whether the leaked key {key} is dead: {reason}",
-            hint="the mail stays held; run again once SES can be reached: sesguard panic",
+            hint="the mail stays held; run again once SES answers: sesguard panic --key {key}",
             key=access_key_id,
             reason=unknown,
         )
@@ -273,10 +377,15 @@ def _still_alive(access_key_id: str, unknown: Error | None) -> UpstreamError:
     )
 
 
+def _without(credential: Credential, number: int) -> Credential:
+    return credential.drop(number) if credential.find(number) else credential
+
+
 STEP_TYPES: Final[tuple[type[Step[ResponseContext]], ...]] = (
     HoldMail,
     WaitForSessions,
     CutKey,
+    DiscardRotations,
     DenyUser,
     PauseSet,
     PauseAccount,

@@ -1,6 +1,7 @@
 """What the steps of the response work on: everything that rotation has, and the incident."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,8 @@ from sesguard.aws.iam import KeyUse
 from sesguard.aws.ses import SesSending
 from sesguard.aws.users import IamUsers
 from sesguard.config.schema import PanicSettings
-from sesguard.core.credential import CredentialVersion
+from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
+from sesguard.core.message import Message
 from sesguard.errors import CheckFailed, SystemFault
 from sesguard.respond.incident import Incident
 from sesguard.rotation.context import RotationContext
@@ -24,11 +26,14 @@ class ResponseContext(RotationContext):
     panic: PanicSettings
     incident: Incident
     users: IamUsers
-    sending: SesSending
+    sending: Callable[[str], SesSending]
+    """By region."""
     trails: tuple[TrailEvents, ...]
     """One for each region in which events of the key may be; the first has those of IAM."""
     journal: Journal | None
     """None where it cannot be opened."""
+    warnings: list[Message] = field(default_factory=list)
+    """What a person should know although nothing failed."""
     holders: dict[str, Any] = field(default_factory=dict)
     """Who can ask for the credential on this host, for the evidence."""
 
@@ -37,13 +42,44 @@ class ResponseContext(RotationContext):
         """The leaked key."""
         return self.incident.record.access_key_id
 
+    def senders(self) -> list[str]:
+        """
+        The credentials whose mail is sent with the leaked key, or waits because it was.
+
+        Raises:
+            VaultError: The vault does not open.
+        """
+        labels = {StagingLabel.CURRENT, StagingLabel.HELD}
+        return [
+            name
+            for name, credential in self.vault.read().credentials.items()
+            for version in credential.versions
+            if version.username == self.access_key_id
+            and credential.label_of(version.number) in labels
+        ]
+
+    def held(self) -> list[str]:
+        """
+        The credentials whose mail waits because of the leaked key.
+
+        Raises:
+            VaultError: The vault does not open.
+        """
+        credentials = self.vault.read().credentials
+        return [
+            name
+            for name in self.senders()
+            if credentials[name].labelled(StagingLabel.HELD) is not None
+        ]
+
     def was_proved(self) -> bool:
-        """Whether SES was seen to refuse the leaked key."""
+        """Whether SES was seen to refuse the leaked key, since `forget_proof`."""
         return self.incident.record.proved_at is not None
 
-    def holds_mail(self) -> bool:
-        """Whether this incident holds the mail of the host."""
-        return self.incident.record.held_version is not None
+    def forget_proof(self) -> str | None:
+        """Begin a new proof; gives the time of the old one."""
+        before, self.incident.record.proved_at = self.incident.record.proved_at, None
+        return before
 
     def note(self, act: str, detail: str = "", **changes: Any) -> None:
         """
@@ -66,7 +102,7 @@ class ResponseContext(RotationContext):
         if known is not None:
             return known
         facts = find_facts(self.keys, self.access_key_id)
-        if facts is None and self.credential.iam_user is not None:
+        if facts is None and self.credential.iam_user and self.leaked_version() is not None:
             return self.credential.iam_user
         if facts is None:
             raise CheckFailed(
@@ -79,16 +115,24 @@ class ResponseContext(RotationContext):
             "found the IAM user",
             facts.user_name,
             user_name=facts.user_name,
-            last_use=None if use is None else _use_json(use),
+            last_use=None if use is None else use_json(use),
         )
         return facts.user_name
 
     def leaked_version(self) -> CredentialVersion | None:
-        """The vault's version of the leaked key, or None."""
-        return self.stored().of_key(self.access_key_id)
+        """The vault's version of the leaked key, of whichever credential, or None."""
+        found = (each.of_key(self.access_key_id) for each in self._credentials())
+        return next((version for version in found if version is not None), None)
+
+    def _credentials(self) -> list[Credential]:
+        """Its own first: the password must be for the host that is asked."""
+        credentials = dict(self.vault.read().credentials)
+        own = credentials.pop(self.credential_id, Credential(self.credential_id))
+        return [own, *credentials.values()]
 
 
-def _use_json(use: KeyUse) -> dict[str, str]:
+def use_json(use: KeyUse) -> dict[str, str]:
+    """A use of a key, for a record."""
     return {
         "at": use.at.isoformat(timespec="seconds"),
         "service": use.service,

@@ -20,10 +20,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
-from sesguard.aws.iam import KeyUse
 from sesguard.core.message import Message, message
 from sesguard.errors import Error
-from sesguard.respond.context import ResponseContext
+from sesguard.respond.context import ResponseContext, use_json
 from sesguard.respond.incident import EvidenceFile, IncidentState
 from sesguard.rotation.keys import find_facts
 from sesguard.system.files import ensure_directory, write_atomic
@@ -46,7 +45,7 @@ def collect_keys(context: ResponseContext) -> object:
                 "access_key_id": key.access_key_id,
                 "status": key.status.value,
                 "created_at": key.created_at.isoformat(timespec="seconds"),
-                "last_use": _use(facts.last_use if facts else None),
+                "last_use": use_json(facts.last_use) if facts and facts.last_use else None,
             }
         )
     return {
@@ -145,6 +144,8 @@ class CollectEvidence(Step[ResponseContext], frozen=True, kw_only=True, tag="col
 
     def act(self, context: ResponseContext) -> None:
         """What cannot be had is noted; only a disk that cannot be written is a failure."""
+        if context.incident.directory is None:
+            return
         directory = context.incident.directory / DIRECTORY
         ensure_directory(directory, mode=0o700)
         files = []
@@ -194,13 +195,3 @@ NEXT_STEPS: Final = (
 
 STEP_TYPES: Final[tuple[type[Step[ResponseContext]], ...]] = (CollectEvidence, CloseIncident)
 """Every kind of step that a journal of evidence may hold."""
-
-
-def _use(use: KeyUse | None) -> dict[str, str] | None:
-    if use is None:
-        return None
-    return {
-        "at": use.at.isoformat(timespec="seconds"),
-        "service": use.service,
-        "region": use.region,
-    }

@@ -42,6 +42,15 @@ class TimelineEntry(msgspec.Struct, frozen=True):
     at: str
     act: str
     detail: str = ""
+    times: int = 1
+    """How often in a row, the first time at `at`."""
+
+
+class PausedSet(msgspec.Struct, frozen=True):
+    """A configuration set."""
+
+    region: str
+    name: str
 
 
 class EvidenceFile(msgspec.Struct, frozen=True):
@@ -65,14 +74,14 @@ class IncidentRecord(msgspec.Struct, kw_only=True):
     """IAM user of the leaked key, once AWS told."""
     last_use: dict[str, str] | None = None
     """What IAM said of the key's last use before anything was changed."""
-    paused_configuration_sets: list[str] = []
+    paused_configuration_sets: list[PausedSet] = []
     """Those that this incident paused; what was paused before is not resumed."""
     paused_accounts: list[str] = []
     """Regions in which this incident paused the account."""
-    held_version: int | None = None
-    """The version that was CURRENT when the mail was held."""
-    new_user_name: str | None = None
-    new_version: int | None = None
+    new_users: dict[str, str] = {}
+    """Credential to the IAM user that was made for it."""
+    new_versions: dict[str, int] = {}
+    """Credential to the version that its mail was released with."""
     proved_at: str | None = None
     timeline: list[TimelineEntry] = []
     evidence: list[EvidenceFile] = []
@@ -83,13 +92,14 @@ class IncidentRecord(msgspec.Struct, kw_only=True):
 class Incident:
     """A record and where it is kept; every change is written at once."""
 
-    directory: Path
+    directory: Path | None
+    """None: in memory only."""
     record: IncidentRecord
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | None:
         """The file."""
-        return self.directory / FILE
+        return self.directory and self.directory / FILE
 
     def save(self) -> None:
         """
@@ -98,8 +108,12 @@ class Incident:
         Raises:
             SystemFault: It cannot be written.
         """
+        if self.directory is None:
+            return
+        ensure_directory(self.directory.parent, mode=0o700)
+        ensure_directory(self.directory, mode=0o700)
         content = msgspec.json.format(msgspec.json.encode(self.record), indent=2)
-        write_atomic(self.path, content + b"\n", mode=0o600)
+        write_atomic(self.directory / FILE, content + b"\n", mode=0o600)
 
     def note(self, at: str, act: str, detail: str = "", **changes: Any) -> None:
         """
@@ -110,8 +124,13 @@ class Incident:
         """
         for name, value in changes.items():
             setattr(self.record, name, value)
-        if len(self.record.timeline) < MAX_TIMELINE:
-            self.record.timeline.append(TimelineEntry(at, act, detail))
+        timeline = self.record.timeline
+        last = timeline[-1] if timeline else None
+        if last is not None and (last.act, last.detail) == (act, detail):
+            timeline[-1] = msgspec.structs.replace(last, times=last.times + 1)
+        else:
+            timeline.append(TimelineEntry(at, act, detail))
+        del timeline[:-MAX_TIMELINE]
         self.save()
 
 
@@ -123,23 +142,13 @@ def incidents_directory(state_directory: Path) -> Path:
 def open_incident(
     state_directory: Path, credential: str, access_key_id: str, opened_at: str
 ) -> Incident:
-    """
-    Make a new record.
-
-    Raises:
-        SystemFault: It cannot be written.
-    """
-    parent = incidents_directory(state_directory)
+    """Make a new record; it is written with the first `note`."""
     stamp = "".join(character for character in opened_at[:19] if character.isalnum())
     identifier = f"{stamp}-{access_key_id[-6:].lower()}"
     record = IncidentRecord(
         id=identifier, credential=credential, access_key_id=access_key_id, opened_at=opened_at
     )
-    ensure_directory(parent, mode=0o700)
-    ensure_directory(parent / identifier, mode=0o700)
-    incident = Incident(parent / identifier, record)
-    incident.save()
-    return incident
+    return Incident(incidents_directory(state_directory) / identifier, record)
 
 
 def list_incidents(state_directory: Path) -> list[Incident]:

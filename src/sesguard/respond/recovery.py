@@ -1,54 +1,33 @@
 """
-The steps that give the host a new credential after a leak, and let its mail go.
+The steps that give a credential a new key after a leak, and let its mail go.
 
-    DiscardRotation  a rotation that was cut short is of the burned user: it is given up
     CloneUser        a new IAM user with the same rights, because the old one stays denied
     CreateKey        of `sesguard.rotation.steps`, for the new user
     ResumeSending    what the containment paused
-    TestLogin        and a test mail: mail is released only when SES takes one
+    TestLogin        and test mails: mail is released only when SES takes some in a row
     SwitchCurrent, RefreshTargets
     ReleaseMail      every target delivers what it has kept
 
-The Deny on the old user is never lifted: a session that the thief holds open would live again.
+The plan is made anew by each run, from what the vault and AWS hold. The Deny on the old user is
+never lifted: a session that the thief holds open would live again.
 """
 
-from typing import Final
+import re
+from typing import Any, Final
 
-from sesguard.core.credential import Credential, StagingLabel
+from sesguard.aws.iam import KeyStatus
+from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
 from sesguard.core.message import Message, message
+from sesguard.errors import Error
 from sesguard.respond.containment import DENY_POLICY
 from sesguard.respond.context import ResponseContext
-from sesguard.rotation.service import RETIREMENT
-from sesguard.rotation.service import WORKFLOW as ROTATION
+from sesguard.rotation.keys import locate
+from sesguard.rotation.login import SUCCESSES, probe_sender
 from sesguard.rotation.steps import CreateKey, RefreshTargets, SwitchCurrent, TestLogin
-from sesguard.workflow.journal import RunState
 from sesguard.workflow.step import Step
 
-_SUPERSEDED: Final = "given up for panic"
-
-
-class DiscardRotation(Step[ResponseContext], frozen=True, kw_only=True, tag="discard-rotation"):
-    """Give up a rotation of the same credential that was cut short, with its PENDING version."""
-
-    user_name: str
-
-    def title(self) -> Message:
-        """See `Step.title`."""
-        return message("give up the rotations that were interrupted")
-
-    def act(self, context: ResponseContext) -> None:
-        """The key goes first, then the version, then the run."""
-        pending = context.stored().labelled(StagingLabel.PENDING)
-        if pending is not None:
-            context.keys.ensure_key_deleted(self.user_name, pending.username)
-            context.vault.update(
-                context.credential_id, lambda known: _without(known, pending.number)
-            )
-        assert context.journal is not None
-        for workflow in (ROTATION, RETIREMENT):
-            for run in context.journal.runs(workflow, context.credential_id):
-                if not run.state.finished:
-                    context.journal.set_run_state(run.run_id, RunState.ROLLED_BACK, _SUPERSEDED)
+_MAX_USER_NAME: Final = 64
+_GENERATION: Final = re.compile(r"-r\d+$")
 
 
 class CloneUser(Step[ResponseContext], frozen=True, kw_only=True, tag="clone-user"):
@@ -62,9 +41,10 @@ class CloneUser(Step[ResponseContext], frozen=True, kw_only=True, tag="clone-use
         return message("make IAM user {new} with the rights of {old}", new=self.new, old=self.old)
 
     def act(self, context: ResponseContext) -> None:
-        """May be called again."""
+        """May be called again; the name is noted first, so that a further run takes the same."""
+        new_users = {**context.incident.record.new_users, context.credential_id: self.new}
+        context.note("making the new IAM user", self.new, new_users=new_users)
         context.users.ensure_user(self.new, like=self.old, skip_policies=(DENY_POLICY,))
-        context.note("made the new IAM user", self.new, new_user_name=self.new)
 
 
 class ResumeSending(Step[ResponseContext], frozen=True, kw_only=True, tag="resume-sending"):
@@ -76,12 +56,12 @@ class ResumeSending(Step[ResponseContext], frozen=True, kw_only=True, tag="resum
 
     def act(self, context: ResponseContext) -> None:
         """What somebody else had paused before stays paused."""
-        for name in context.incident.record.paused_configuration_sets:
-            context.sending.set_configuration_set_sending(name, True)
-            context.note("resumed the configuration set", name)
-        if context.incident.record.paused_accounts:
-            context.sending.set_account_sending(True)
-            context.note("resumed the account")
+        for paused in context.incident.record.paused_configuration_sets:
+            context.sending(paused.region).set_configuration_set_sending(paused.name, True)
+            context.note("resumed the configuration set", paused.name)
+        for region in context.incident.record.paused_accounts:
+            context.sending(region).set_account_sending(True)
+            context.note("resumed the account", region)
 
 
 class ReleaseMail(Step[ResponseContext], frozen=True, kw_only=True, tag="release-mail"):
@@ -97,13 +77,13 @@ class ReleaseMail(Step[ResponseContext], frozen=True, kw_only=True, tag="release
         """Start the queue runs; they go on by themselves."""
         for name in context.targets.applied():
             context.targets.release(name)
-        context.note("released the mail", f"version {self.number}", new_version=self.number)
+        new_versions = {**context.incident.record.new_versions, context.credential_id: self.number}
+        context.note("released the mail", f"version {self.number}", new_versions=new_versions)
 
 
-STEP_TYPES: Final[tuple[type[Step[ResponseContext]], ...]] = (
-    DiscardRotation,
+STEP_TYPES: Final[tuple[type[Step[Any]], ...]] = (
     CloneUser,
-    CreateKey,  # type: ignore[assignment]
+    CreateKey,
     ResumeSending,
     TestLogin,
     SwitchCurrent,
@@ -113,5 +93,65 @@ STEP_TYPES: Final[tuple[type[Step[ResponseContext]], ...]] = (
 """Every kind of step that a journal of recoveries may hold."""
 
 
-def _without(credential: Credential, number: int) -> Credential:
-    return credential.drop(number) if credential.label_of(number) else credential
+def origin_of(context: ResponseContext) -> str:
+    """What a version that this response makes says of itself."""
+    return f"issued by panic, incident {context.incident.record.id}"
+
+
+def plan_recovery(context: ResponseContext) -> list[Step[Any]]:
+    """
+    Plan what is left to do for the credential of `context`.
+
+    Raises:
+        CheckFailed: AWS does not know the leaked key, nor the settings its user.
+        Error: No test mail can be sent, so that releasing the mail might bounce it.
+        AwsError: IAM cannot be asked.
+    """
+    if probe_sender(context.credential) is None:
+        raise Error(
+            "no test mail can be sent for {name}, so its mail is not released",
+            hint="set credentials.{name}.canary_sender, then run: sesguard panic",
+            name=context.credential_id,
+        )
+    stored = context.stored()
+    pending = _own_pending(context, stored)
+    number = pending[0].number if pending else stored.next_number
+    steps: list[Step[Any]] = []
+    if pending is None:
+        old = context.leaked_user()
+        known = context.incident.record.new_users.get(context.credential_id)
+        new = known or _free_name(context, old, number)
+        steps = [
+            CloneUser(old=old, new=new),
+            CreateKey(number=number, user_name=new, known=(), origin=origin_of(context)),
+        ]
+    return [
+        *steps,
+        ResumeSending(),
+        TestLogin(number=number, send_mail=True, mails=SUCCESSES),
+        SwitchCurrent(number=number),
+        RefreshTargets(number=number),
+        ReleaseMail(number=number),
+    ]
+
+
+def _own_pending(
+    context: ResponseContext, stored: Credential
+) -> tuple[CredentialVersion, str] | None:
+    """The version that an earlier try of this response made, and its user, if its key is alive."""
+    pending = stored.labelled(StagingLabel.PENDING)
+    if pending is None or pending.origin != origin_of(context):
+        return None
+    found = locate(context.keys, pending.username)
+    return (pending, found[0]) if found and found[1] is KeyStatus.ACTIVE else None
+
+
+def _free_name(context: ResponseContext, user: str, number: int) -> str:
+    """A name that no IAM user has: a user that is there already may have keys of somebody."""
+    stem = _GENERATION.sub("", user)
+    while True:
+        suffix = f"-r{number}"
+        name = stem[: _MAX_USER_NAME - len(suffix)] + suffix
+        if not context.users.user_exists(name):
+            return name
+        number += 1

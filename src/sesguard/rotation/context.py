@@ -11,6 +11,7 @@ from sesguard.config.schema import CredentialSettings, RotationSettings
 from sesguard.core.credential import Credential
 from sesguard.core.message import Message
 from sesguard.deploy.service import TargetService
+from sesguard.system.connections import Connection
 from sesguard.vault.vault import Vault
 
 
@@ -44,6 +45,8 @@ class RotationContext:
     pace: Pace = field(default_factory=Pace)
     sightings: list[Message] = field(default_factory=list)
     """Where the old key was seen in use; filled by FINISH, told to the user at the end."""
+    begun_before: list[frozenset[Connection]] = field(default_factory=list)
+    """The SMTP sessions that were open when CURRENT changed; filled by DEPLOY."""
 
     def stored(self) -> Credential:
         """

@@ -14,7 +14,7 @@ from sesguard.core.credential import CredentialVersion
 from sesguard.core.endpoints import Endpoint, smtp_host
 from sesguard.core.routing import RoutingRule, smtp_password
 from sesguard.core.secret import Secret
-from sesguard.errors import SettingsError, TemporaryFailure, UpstreamError
+from sesguard.errors import Error, SettingsError, TemporaryFailure, UpstreamError
 from sesguard.rotation.context import Pace
 from sesguard.upstream.replies import Outcome, Reply
 from sesguard.upstream.smtp import LoginRefused, SmtpUpstream, check_login
@@ -33,10 +33,15 @@ def endpoints(credential: CredentialSettings) -> list[Endpoint]:
 
 
 def wait_until_valid(
-    version: CredentialVersion, credential: CredentialSettings, timeout_s: float, pace: Pace
+    version: CredentialVersion,
+    credential: CredentialSettings,
+    timeout_s: float,
+    pace: Pace,
+    *,
+    in_a_row: int = SUCCESSES,
 ) -> None:
     """
-    Wait until every endpoint takes the version `SUCCESSES` times in a row.
+    Wait until every endpoint takes the version so many times in a row.
 
     Raises:
         UpstreamError: One does not within `timeout_s`, or it offers no verified TLS.
@@ -44,7 +49,7 @@ def wait_until_valid(
     deadline = pace.monotonic() + timeout_s
     for endpoint in endpoints(credential):
         try:
-            _wait_for(endpoint, version, credential, deadline, pace)
+            _wait_for(endpoint, version, credential, deadline, pace, in_a_row)
         except (LoginRefused, TemporaryFailure) as error:
             raise _not_valid(version, endpoint, error, timeout_s) from error
 
@@ -55,10 +60,11 @@ def _wait_for(
     credential: CredentialSettings,
     deadline: float,
     pace: Pace,
+    wanted: int,
 ) -> None:
     in_a_row, pause = 0, _FIRST_PAUSE_S
     password = password_at(version, credential, endpoint)
-    while in_a_row < SUCCESSES:
+    while in_a_row < wanted:
         try:
             check_login(
                 endpoint,
@@ -105,7 +111,7 @@ def send_test_mail(
         TemporaryFailure: It could not be sent now.
         UpstreamError: No verified TLS.
     """
-    sender = credential.canary_sender
+    sender = probe_sender(credential)
     if sender is None:
         raise SettingsError(
             "there is no sender for a test mail",
@@ -118,40 +124,59 @@ def send_test_mail(
         return upstream.send(sender, [credential.canary_recipient], mail.as_bytes())
 
 
+def probe_sender(credential: CredentialSettings) -> str | None:
+    """Who a test mail is from: the canary, else somebody at a domain of the settings, else None."""
+    if credential.canary_sender is not None:
+        return credential.canary_sender
+    return next((f"sesguard@{domain}" for domain in credential.sender_domains), None)
+
+
 def wait_until_sent(
-    version: CredentialVersion, credential: CredentialSettings, timeout_s: float, pace: Pace
+    version: CredentialVersion,
+    credential: CredentialSettings,
+    timeout_s: float,
+    pace: Pace,
+    *,
+    in_a_row: int = 1,
 ) -> None:
     """
-    Send the test mail, again while a policy that was just made may not be in effect everywhere.
+    Send the test mail until so many in a row were taken.
+
+    It is sent again while what was just made or resumed may not be in effect everywhere.
 
     Raises:
         UpstreamError: It was refused for good, or not taken until `timeout_s` had passed.
     """
-    deadline, pause = pace.monotonic() + timeout_s, _FIRST_PAUSE_S
-    while True:
+    deadline, pause, taken = pace.monotonic() + timeout_s, _FIRST_PAUSE_S, 0
+    while taken < in_a_row:
         try:
             _require_sent(send_test_mail(version, credential))
-        except TemporaryFailure as error:
+            taken += 1
+            continue
+        except (NotYetError, LoginRefused, TemporaryFailure) as error:
+            taken = 0
             if pace.monotonic() + pause > deadline:
-                raise UpstreamError("{reason}", reason=error) from error
-        except NotYetError:
-            if pace.monotonic() + pause > deadline:
-                raise
-        else:
-            return
+                raise _not_sent(error) from error
         pace.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
+def _not_sent(error: Error) -> UpstreamError:
+    if isinstance(error, UpstreamError):
+        return error
+    return UpstreamError("{reason}", hint=error.hint_template, reason=error)
+
+
 class NotYetError(UpstreamError):
-    """A policy forbids it at this moment."""
+    """A policy forbids it at this moment, or sending is paused."""
 
 
 def _require_sent(reply: Reply) -> None:
     if reply.outcome.is_temporary:
         raise TemporaryFailure("SES did not take the test mail now: {reply}", reply=reply)
     if reply.outcome is not Outcome.ACCEPTED:
-        kind = NotYetError if reply.outcome is Outcome.DENIED else UpstreamError
+        passing = reply.outcome in (Outcome.DENIED, Outcome.PAUSED)
+        kind = NotYetError if passing else UpstreamError
         raise kind(
             "SES refused the test mail: {reply}",
             hint="check canary_sender, and what the policy of the IAM user allows",

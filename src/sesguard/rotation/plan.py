@@ -37,7 +37,9 @@ class RotationPlan:
     retirement: Sequence[RotationAct]
     """First: frees the second slot."""
     steps: Sequence[RotationAct]
-    """Then: the rotation itself."""
+    """Then: the new key, up to its use by all targets. A failure takes all of it back."""
+    finish: Sequence[RotationAct] = ()
+    """Last: the old key. The new one works by then, so a failure takes nothing back."""
 
 
 def plan_rotation(context: RotationContext, *, send_mail: bool = False) -> RotationPlan:
@@ -70,11 +72,11 @@ def plan_rotation(context: RotationContext, *, send_mail: bool = False) -> Rotat
     }
     number = pending.number if pending else credential.next_number
     known = staying - ({pending.username} if pending else set())
-    steps = [
-        *_creation(number, user, known, "issued by rotate", send_mail=send_mail),
-        DeactivateKey(number=old.number, access_key_id=old.username),
-    ]
-    return RotationPlan(retirement, steps)
+    return RotationPlan(
+        retirement,
+        _creation(number, user, known, "issued by rotate", send_mail=send_mail),
+        [DeactivateKey(number=old.number, access_key_id=old.username)],
+    )
 
 
 def plan_first_key(context: RotationContext, *, send_mail: bool = False) -> RotationPlan:
@@ -118,13 +120,21 @@ def plan_retirement(context: RotationContext) -> list[RotationAct]:
         AwsError: IAM cannot be asked.
     """
     credential = context.stored()
+    current = credential.labelled(StagingLabel.CURRENT)
+    if current is not None and owner_of(context.keys, current.username) is None:
+        raise CheckFailed(
+            "AWS knows no access key {key}, which is in use",
+            hint="check the AWS account and profile",
+            key=current.username,
+        )
     now, grace = context.pace.now(), timedelta(hours=context.rotation.grace_hours)
     steps: list[RotationAct] = []
     for version in _replaced(credential):
         if version.deactivated_at and now - parse_time(version.deactivated_at) < grace:
             continue
         facts = find_facts(context.keys, version.username)
-        if facts is None or version.deactivated_at is not None:
+        is_shared = current is not None and version.username == current.username
+        if facts is None or is_shared or version.deactivated_at is not None:
             steps.append(DeleteKey(number=version.number, access_key_id=version.username))
         elif all(now - use >= grace for use in _uses(context, version, facts)):
             steps.append(DeactivateKey(number=version.number, access_key_id=version.username))

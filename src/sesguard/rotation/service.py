@@ -12,7 +12,7 @@ from typing import Final
 
 from sesguard.aws.iam import IamKeys
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential
+from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.interfaces import Sealer
 from sesguard.deploy.service import TargetService
 from sesguard.errors import CheckFailed, Error
@@ -102,7 +102,8 @@ class RotationService:
     def effects(self, name: str, plan: RotationPlan) -> list[tuple[RotationAct, list[str]]]:
         """Each step of a plan with every AWS call and file change that it makes."""
         context = self.context(name)
-        return [(step, step.effects(context)) for step in (*plan.retirement, *plan.steps)]
+        steps = (*plan.retirement, *plan.steps, *plan.finish)
+        return [(step, step.effects(context)) for step in steps]
 
     def rotate(self, name: str, listener: Listener, *, send_mail: bool = False) -> Rotated:
         """
@@ -187,7 +188,7 @@ class RotationService:
                 self._retire(context, journal, plan.retirement, listener)
             engine = self._engine(context, journal, listener)
             engine.run(name, plan.steps, self._pace.timestamp())
-            _require_not_in_use(context)
+            self._retire(context, journal, plan.finish, listener)
             version = self._vault.read().credentials[name].current()
             return Rotated(version.number, version.username)
 
@@ -197,6 +198,16 @@ class RotationService:
             raise CheckFailed(
                 "an earlier rotation of {name} was interrupted",
                 hint="run: sesguard rotate --resume --credential {name}",
+                name=name,
+            )
+
+    def _refuse_held(self, name: str) -> None:
+        """Whatever a rotation would put back or make CURRENT belongs to a user whose key leaked."""
+        known = self._vault.read().credentials.get(name)
+        if known is not None and known.labelled(StagingLabel.HELD) is not None:
+            raise CheckFailed(
+                "the mail of credential {name} is held, because its key leaked",
+                hint="run: sesguard panic --credential {name}",
                 name=name,
             )
 
@@ -235,6 +246,7 @@ class RotationService:
     def _begun(self, name: str) -> Iterator[Journal]:
         """Lock and journal; an error that leaves a run unfinished says how to finish it."""
         with self._locked(), self._journal() as journal:
+            self._refuse_held(name)
             try:
                 yield journal
             except Error as error:

@@ -74,7 +74,7 @@ class CreateKey(RotationAct, frozen=True, kw_only=True, tag="create-key"):
 
     def act(self, context: RotationContext) -> None:
         """Make it, and take it back when it cannot be kept."""
-        made = make_key(context.keys, self.user_name, self.known, context.pace)
+        made = make_key(context.keys, self.user_name, self._known(context), context.pace)
         version = CredentialVersion(
             number=self.number,
             username=made.access_key_id,
@@ -93,9 +93,14 @@ class CreateKey(RotationAct, frozen=True, kw_only=True, tag="create-key"):
         version = context.stored().find(self.number)
         if version is not None:
             context.keys.ensure_key_deleted(self.user_name, version.username)
-        delete_orphans(context.keys, self.user_name, self.known)
+        delete_orphans(context.keys, self.user_name, self._known(context))
         if version is not None:
             context.vault.update(context.credential_id, lambda known: known.drop(self.number))
+
+    def _known(self, context: RotationContext) -> set[str]:
+        """The keys that are no orphans: those of before, and every key in the vault."""
+        credentials = context.vault.read().credentials.values()
+        return {*self.known, *(v.username for each in credentials for v in each.versions)}
 
 
 class TestLogin(RotationAct, frozen=True, kw_only=True, tag="test-login"):
@@ -105,6 +110,8 @@ class TestLogin(RotationAct, frozen=True, kw_only=True, tag="test-login"):
     __test__: ClassVar[bool] = False
 
     send_mail: bool = False
+    mails: int = 1
+    """How many in a row, if any."""
 
     def title(self) -> Message:
         """See `Step.title`."""
@@ -122,7 +129,9 @@ class TestLogin(RotationAct, frozen=True, kw_only=True, tag="test-login"):
         timeout_s = context.rotation.test_timeout_s
         wait_until_valid(version, context.credential, timeout_s, context.pace)
         if self.send_mail:
-            wait_until_sent(version, context.credential, timeout_s, context.pace)
+            wait_until_sent(
+                version, context.credential, timeout_s, context.pace, in_a_row=self.mails
+            )
 
 
 class SwitchCurrent(RotationAct, frozen=True, kw_only=True, tag="switch-current"):
@@ -143,8 +152,11 @@ class SwitchCurrent(RotationAct, frozen=True, kw_only=True, tag="switch-current"
         return context.stored().label_of(self.number) is StagingLabel.CURRENT
 
     def act(self, context: RotationContext) -> None:
-        """One write of the vault."""
+        """One write of the vault, once more after a login: time may have passed since TEST."""
+        require_login(context, self.number)
         context.vault.update(context.credential_id, lambda known: known.promote())
+        # From here on nobody is given the old key, so what is open now is all that can use it.
+        context.begun_before.append(sessions_to(context.credential.port))
 
     def undo(self, context: RotationContext, checkpoint: bytes | None) -> None:  # noqa: ARG002
         """Make the old version CURRENT again, and wait until no session uses the new one."""
@@ -198,9 +210,9 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
     """
     Deactivate the old key.
 
-    Sessions that began before are waited for. When one outlives the time-out, or IAM sees the key
-    used by somebody else, the key stays active and the sighting goes to the context: nothing failed
-    then, and a later pass tries again.
+    Sessions that began before are waited for. When one outlives the time-out, or the key is used by
+    somebody else, it stays active and the sighting goes to the context: nothing failed then, and a
+    later pass tries again. The CURRENT version has to log in before the old key is touched.
     """
 
     part_of = RotationStep.FINISH
@@ -229,7 +241,8 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
         """See the class."""
         found = locate(context.keys, self.access_key_id)
         if found is not None and found[1] is KeyStatus.ACTIVE:
-            sightings = self._sightings(context)
+            require_login(context, context.stored().current().number)
+            sightings = shared_use(context, self.access_key_id) or self._sightings(context)
             if sightings:
                 context.sightings.extend(sightings)
                 return
@@ -246,7 +259,8 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
     def _sightings(self, context: RotationContext) -> list[Message]:
         port = context.credential.port
         timeout_s = context.rotation.drain_timeout_s
-        left = wait_until_over(sessions_to(port), port, timeout_s, context.pace)
+        begun = context.begun_before[-1] if context.begun_before else sessions_to(port)
+        left = wait_until_over(begun, port, timeout_s, context.pace)
         if left:
             return describe_sessions(left)
         quiet_since = context.pace.now()
@@ -302,6 +316,9 @@ class DeleteKey(RotationAct, frozen=True, kw_only=True, tag="delete-key"):
     def act(self, context: RotationContext) -> None:
         """See the class."""
         found = locate(context.keys, self.access_key_id)
+        if shared_use(context, self.access_key_id):
+            # Another version holds the same key: only this one is forgotten.
+            found = None
         if found is not None and found[1] is KeyStatus.ACTIVE:
             context.sightings.append(
                 message("somebody activated {key} again", key=self.access_key_id)
@@ -311,6 +328,30 @@ class DeleteKey(RotationAct, frozen=True, kw_only=True, tag="delete-key"):
         if found is not None:
             context.keys.ensure_key_deleted(found[0], self.access_key_id)
         context.vault.update(context.credential_id, lambda known: known.drop(self.number))
+
+
+def require_login(context: RotationContext, number: int) -> None:
+    """
+    See a version log in.
+
+    Raises:
+        UpstreamError: SES does not take it.
+        CredentialError: There is no such version.
+    """
+    version = context.stored().version(number)
+    timeout_s = context.rotation.test_timeout_s
+    wait_until_valid(version, context.credential, timeout_s, context.pace, in_a_row=1)
+
+
+def shared_use(context: RotationContext, access_key_id: str) -> list[Message]:
+    """The versions, of whichever credential, that are in use with that key."""
+    used = {StagingLabel.CURRENT, StagingLabel.PENDING, StagingLabel.HELD}
+    return [
+        message("credential {name} uses {key} too", name=name, key=access_key_id)
+        for name, credential in context.vault.read().credentials.items()
+        for version in credential.versions
+        if version.username == access_key_id and credential.label_of(version.number) in used
+    ]
 
 
 def mark_deactivated(context: RotationContext, number: int, at: str | None) -> None:

@@ -17,6 +17,7 @@ Promises:
 One process at a time may run a workflow on a subject: the caller holds a lock.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -145,6 +146,10 @@ class Engine(Generic[ContextT]):
             self._roll_back(run, Error("{reason}", reason=run.reason))
         return self._backward(run, RunState.UNDONE)
 
+    def supersede(self, run: Run, reason: str) -> None:
+        """Close an unfinished run whose steps are planned anew from what is there."""
+        self._journal.set_run_state(run.run_id, RunState.SUPERSEDED, reason)
+
     def abandon(self, run: Run) -> None:
         """
         Put an interrupted run back, also one that was going forward.
@@ -248,7 +253,9 @@ class Engine(Generic[ContextT]):
         error: BaseException | None = None,
     ) -> None:
         problem = error if isinstance(error, Error) else None
-        self._listener(StepReport(entry.number, total, entry.title, progress, problem))
+        # A terminal that went away (OSError, or SystemExit from its library) stops no change.
+        with contextlib.suppress(Exception, SystemExit):
+            self._listener(StepReport(entry.number, total, entry.title, progress, problem))
 
 
 def _union(step_types: Sequence[type[Step[ContextT]]]) -> Any:

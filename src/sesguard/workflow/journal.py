@@ -7,6 +7,7 @@ is about to be cleaned still holds the credential. Titles are in the clear and h
 
     run    RUNNING -> DONE -> UNDOING -> UNDONE
               \-> ROLLING_BACK -> ROLLED_BACK
+              \-> SUPERSEDED
     entry  PLANNED -> ACTING -> DONE -> UNDOING -> UNDONE
 """
 
@@ -57,6 +58,8 @@ class RunState(StrEnum):
     ROLLED_BACK = "ROLLED_BACK"
     UNDOING = "UNDOING"
     UNDONE = "UNDONE"
+    SUPERSEDED = "SUPERSEDED"
+    """Not brought to its end, because it was planned anew."""
 
     @property
     def finished(self) -> bool:
@@ -156,7 +159,7 @@ class Journal:
 
     def runs(self, workflow: str, subject: str | None = None) -> list[Run]:
         """All runs of a workflow (and subject), newest first."""
-        rows = self._connection.execute(
+        rows = self._read(
             "SELECT * FROM run WHERE workflow = ? AND (subject = ? OR ? IS NULL) ORDER BY id DESC",
             (workflow, subject, subject),
         )
@@ -179,9 +182,7 @@ class Journal:
         Raises:
             VaultTampered: A sealed step or checkpoint was changed.
         """
-        rows = self._connection.execute(
-            "SELECT * FROM entry WHERE run_id = ? ORDER BY number", (run_id,)
-        )
+        rows = self._read("SELECT * FROM entry WHERE run_id = ? ORDER BY number", (run_id,))
         return [self._entry(run_id, row) for row in rows]
 
     def set_run_state(self, run_id: int, state: RunState, reason: str | None = None) -> None:
@@ -210,6 +211,16 @@ class Journal:
                 "UPDATE entry SET state = ?, checkpoint = ? WHERE run_id = ? AND number = ?",
                 (EntryState.ACTING, sealed, run_id, number),
             )
+
+    def _read(self, query: str, parameters: tuple[object, ...]) -> list[sqlite3.Row]:
+        try:
+            return self._connection.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise SystemFault(
+                "cannot read the journal: {reason}",
+                hint="restore journal.db from a backup, or move it away",
+                reason=error,
+            ) from error
 
     def _entry(self, run_id: int, row: sqlite3.Row) -> JournalEntry:
         number = row["number"]

@@ -116,9 +116,10 @@ ILLEGAL: dict[str, tuple[str, Callable[[], object]]] = {
         "version 1 of credential main is CURRENT and cannot be dropped",
         lambda: with_labels(CURRENT=1).drop(1),
     ),
-    "no current": (
-        "credential main is held back: it has no CURRENT version, and mail waits",
-        lambda: with_labels().current(),
+    "no current": ("credential main has no CURRENT version", lambda: with_labels().current()),
+    "held": (
+        "the mail of credential main is held, because its key leaked",
+        lambda: with_labels(CURRENT=1).hold().current(),
     ),
     "nothing at all": (
         "credential main has no CURRENT version",

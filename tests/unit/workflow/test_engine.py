@@ -10,7 +10,7 @@ from rigs.crash import count_points, killed_at
 from sesguard.core.message import Message, message
 from sesguard.errors import DeployError, RolledBack, SystemFault, VaultTampered
 from sesguard.system.files import read_file, read_if_exists, write_atomic
-from sesguard.workflow.engine import Engine, Progress, StepReport
+from sesguard.workflow.engine import Engine, OnFailure, Progress, StepReport
 from sesguard.workflow.journal import EntryState, Journal, RunState
 from sesguard.workflow.step import Step
 
@@ -39,6 +39,7 @@ class Place:
     directory: Path
     fail_at: str = ""
     fail_undo_at: str = ""
+    bug: Exception | None = None
     calls: list[str] = field(default_factory=list)
 
 
@@ -64,6 +65,8 @@ class WriteStep(Step[Place], frozen=True, kw_only=True, tag="write"):
     def act(self, context: Place) -> None:
         """Write it, or fail."""
         context.calls.append(self.name)
+        if context.fail_at == self.name and context.bug is not None:
+            raise context.bug
         if context.fail_at == self.name:
             raise DeployError("{name} failed", hint="repair {name}", name=self.name)
         write_atomic(context.directory / self.name, self.value.encode(), mode=0o600)
@@ -79,6 +82,12 @@ class WriteStep(Step[Place], frozen=True, kw_only=True, tag="write"):
         if context.fail_undo_at == self.name:
             raise DeployError("cannot put {name} back", name=self.name)
         write_atomic(context.directory / self.name, checkpoint, mode=0o600)
+
+
+class TryStep(WriteStep, frozen=True, kw_only=True, tag="try"):
+    """A step whose failure does not hold up the ones after it."""
+
+    keeps_going = True
 
 
 class LookStep(Step[Place], frozen=True, kw_only=True, tag="look"):
@@ -115,11 +124,14 @@ NEW = [f"new {name}" for name in NAMES]
 
 
 def engine(
-    place: Place, listener: Callable[[StepReport], None] = lambda _report: None
+    place: Place,
+    listener: Callable[[StepReport], None] = lambda _report: None,
+    on_failure: OnFailure = OnFailure.ROLL_BACK,
 ) -> tuple[Engine[Place], Journal]:
     """An engine on the journal of `place`."""
     journal = Journal(place.directory / "journal.db", XorSealer())
-    return Engine("test", journal, (WriteStep, LookStep), place, listener), journal
+    types = (WriteStep, LookStep, TryStep)
+    return Engine("test", journal, types, place, listener, on_failure), journal
 
 
 def test_run_carries_out_every_step_and_reports_it(place: Place) -> None:
@@ -168,11 +180,8 @@ def test_failure_puts_everything_back(place: Place, failing: str) -> None:
 def test_unexpected_exception_rolls_back_without_its_text(place: Place) -> None:
     """An exception that is not ours may hold a secret: only its type is kept."""
 
-    def listener(report: StepReport) -> None:
-        if report.number == 3 and report.progress is Progress.BEGUN:
-            raise ValueError("hunter2")
-
-    runner, journal = engine(place, listener)
+    place.fail_at, place.bug = "c", ValueError("hunter2")
+    runner, journal = engine(place)
 
     with pytest.raises(RolledBack) as caught:
         runner.run("x", PLAN, NOW)
@@ -379,3 +388,61 @@ def _converge(place: Place, *, plan_again: bool = True) -> None:
         pass
     assert runner.unfinished("x") is None
     journal.close()
+
+
+@pytest.mark.parametrize("problem", [OSError("no terminal"), SystemExit(1), ValueError("bug")])
+def test_a_listener_that_fails_stops_nothing(place: Place, problem: BaseException) -> None:
+    """A terminal that went away must not interrupt a change, nor cut a containment short."""
+
+    def listener(_report: StepReport) -> None:
+        raise problem
+
+    runner, journal = engine(place, listener)
+    runner.run("x", PLAN, NOW)
+
+    assert RunState.DONE is journal.runs("test", "x")[0].state
+
+
+def test_a_run_that_stops_takes_nothing_back_and_goes_on_at_the_failed_step(place: Place) -> None:
+    """What is done stays; `finish` tries the failed step again and does the rest."""
+    place.fail_at = "b"
+    runner, journal = engine(place, on_failure=OnFailure.STOP)
+    with pytest.raises(DeployError, match="b failed"):
+        runner.run("x", PLAN, NOW)
+    assert [NEW[0], *OLD[1:]] == values(place)
+
+    run = runner.unfinished("x")
+    assert run is not None
+    place.fail_at = ""
+    runner.finish(run)
+    assert RunState.DONE is journal.runs("test", "x")[0].state
+    assert NEW == values(place)
+
+
+def test_a_step_that_keeps_going_does_not_hold_up_the_next(place: Place) -> None:
+    """Its failure is raised at the end, the run stays unfinished, and the report names it."""
+    place.fail_at = "a"
+    problems: list[str] = []
+    runner, _ = engine(place, lambda report: problems.append(str(report.problem)), OnFailure.STOP)
+    plan = [TryStep(name=name, value=f"new {name}") for name in "ab"]
+    with pytest.raises(DeployError, match="a failed"):
+        runner.run("x", plan, NOW)
+
+    assert "a failed" in problems
+    assert NEW[1] == values(place)[1]
+    assert runner.unfinished("x") is not None
+
+
+def test_a_superseded_run_is_over(place: Place) -> None:
+    """Its plan is not carried out any more, and another one may begin."""
+    place.fail_at = "b"
+    runner, journal = engine(place, on_failure=OnFailure.STOP)
+    with pytest.raises(DeployError):
+        runner.run("x", PLAN, NOW)
+    run = runner.unfinished("x")
+    assert run is not None
+    runner.supersede(run, "planned anew")
+    place.fail_at = ""
+    runner.run("x", PLAN, NOW)
+
+    assert ["DONE", "SUPERSEDED"] == [each.state.value for each in journal.runs("test", "x")]
