@@ -37,9 +37,7 @@ class RotationPlan:
     retirement: Sequence[RotationAct]
     """First: frees the second slot."""
     steps: Sequence[RotationAct]
-    """Then: the new key, up to its use by all targets. A failure takes all of it back."""
-    finish: Sequence[RotationAct] = ()
-    """Last: the old key. The new one works by then, so a failure takes nothing back."""
+    """Then: the rotation itself."""
 
 
 def plan_rotation(context: RotationContext, *, send_mail: bool = False) -> RotationPlan:
@@ -72,11 +70,11 @@ def plan_rotation(context: RotationContext, *, send_mail: bool = False) -> Rotat
     }
     number = pending.number if pending else credential.next_number
     known = staying - ({pending.username} if pending else set())
-    return RotationPlan(
-        retirement,
-        _creation(number, user, known, "issued by rotate", send_mail=send_mail),
-        [DeactivateKey(number=old.number, access_key_id=old.username)],
-    )
+    steps = [
+        *_creation(number, user, known, "issued by rotate", send_mail=send_mail),
+        DeactivateKey(number=old.number, access_key_id=old.username),
+    ]
+    return RotationPlan(retirement, steps)
 
 
 def plan_first_key(context: RotationContext, *, send_mail: bool = False) -> RotationPlan:

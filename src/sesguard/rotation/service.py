@@ -102,7 +102,7 @@ class RotationService:
     def effects(self, name: str, plan: RotationPlan) -> list[tuple[RotationAct, list[str]]]:
         """Each step of a plan with every AWS call and file change that it makes."""
         context = self.context(name)
-        steps = (*plan.retirement, *plan.steps, *plan.finish)
+        steps = (*plan.retirement, *plan.steps)
         return [(step, step.effects(context)) for step in steps]
 
     def rotate(self, name: str, listener: Listener, *, send_mail: bool = False) -> Rotated:
@@ -188,7 +188,7 @@ class RotationService:
                 self._retire(context, journal, plan.retirement, listener)
             engine = self._engine(context, journal, listener)
             engine.run(name, plan.steps, self._pace.timestamp())
-            self._retire(context, journal, plan.finish, listener)
+            _require_not_in_use(context)
             version = self._vault.read().credentials[name].current()
             return Rotated(version.number, version.username)
 

@@ -212,10 +212,12 @@ class DeactivateKey(RotationAct, frozen=True, kw_only=True, tag="deactivate-key"
 
     Sessions that began before are waited for. When one outlives the time-out, or the key is used by
     somebody else, it stays active and the sighting goes to the context: nothing failed then, and a
-    later pass tries again. The CURRENT version has to log in before the old key is touched.
+    later pass tries again. The CURRENT version has to log in before the old key is touched. The new
+    version is in use by then, so a failure takes nothing back: `resume` tries again.
     """
 
     part_of = RotationStep.FINISH
+    rolls_back = False
 
     access_key_id: str
 

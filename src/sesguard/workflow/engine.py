@@ -11,7 +11,8 @@ Promises:
   going back goes on back.
 - An engine that stops instead (`OnFailure.STOP`, for what must never be taken back, such as cutting
   off a leak) leaves the run unfinished; running the command again tries the failed step again. A
-  step that `keeps_going` does not hold up the ones after it.
+  step that `keeps_going` does not hold up the ones after it. A step that `rolls_back` nothing stops
+  every engine.
 - `check_undo` asks every step of a finished run whether a later change would be lost.
 
 One process at a time may run a workflow on a subject: the caller holds a lock.
@@ -192,10 +193,11 @@ class Engine(Generic[ContextT]):
                 self._act(run, entry, len(entries))
             except (Exception, KeyboardInterrupt) as error:
                 self._report(entry, len(entries), Progress.FAILED, error)
-                if self._on_failure is OnFailure.ROLL_BACK:
+                step = self._step(entry)
+                if self._on_failure is OnFailure.ROLL_BACK and step.rolls_back:
                     self._journal.set_run_state(run.run_id, RunState.ROLLING_BACK, _describe(error))
                     self._roll_back(run, error)
-                if not isinstance(error, Error) or not self._step(entry).keeps_going:
+                if not isinstance(error, Error) or not step.keeps_going:
                     raise
                 failures.append(error)
         if failures:

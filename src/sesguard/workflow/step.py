@@ -28,6 +28,8 @@ class Step(msgspec.Struct, Generic[ContextT], frozen=True, kw_only=True, tag_fie
 
     keeps_going: ClassVar[bool] = False
     """Whether the steps after it are tried all the same when it fails in a run that stops."""
+    rolls_back: ClassVar[bool] = True
+    """Whether its failure takes back what was done before it; else the run stops, unfinished."""
 
     def title(self) -> Message:
         """What the step does, for people. Never a secret."""

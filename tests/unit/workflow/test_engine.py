@@ -90,6 +90,12 @@ class TryStep(WriteStep, frozen=True, kw_only=True, tag="try"):
     keeps_going = True
 
 
+class LastStep(WriteStep, frozen=True, kw_only=True, tag="last"):
+    """A step whose failure takes nothing back."""
+
+    rolls_back = False
+
+
 class LookStep(Step[Place], frozen=True, kw_only=True, tag="look"):
     """Changes nothing."""
 
@@ -130,7 +136,7 @@ def engine(
 ) -> tuple[Engine[Place], Journal]:
     """An engine on the journal of `place`."""
     journal = Journal(place.directory / "journal.db", XorSealer())
-    types = (WriteStep, LookStep, TryStep)
+    types = (WriteStep, LookStep, TryStep, LastStep)
     return Engine("test", journal, types, place, listener, on_failure), journal
 
 
@@ -431,6 +437,22 @@ def test_a_step_that_keeps_going_does_not_hold_up_the_next(place: Place) -> None
     assert "a failed" in problems
     assert NEW[1] == values(place)[1]
     assert runner.unfinished("x") is not None
+
+
+def test_a_step_that_rolls_nothing_back_leaves_the_run_unfinished(place: Place) -> None:
+    """What was done before it stands, and the next attempt goes on with it."""
+    place.fail_at = "c"
+    runner, _ = engine(place)
+    plan = [*(WriteStep(name=name, value=f"new {name}") for name in "ab")]
+    with pytest.raises(DeployError, match="c failed"):
+        runner.run("x", [*plan, LastStep(name="c", value="new c")], NOW)
+
+    assert [*NEW[:2], "old c"] == values(place)
+    run = runner.unfinished("x")
+    assert run is not None
+    place.fail_at = ""
+    runner.finish(run)
+    assert NEW == values(place)
 
 
 def test_a_superseded_run_is_over(place: Place) -> None:
