@@ -16,7 +16,7 @@ failed is told, and ProveDead says whether the rest was enough.
 """
 
 import contextlib
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Union
 
 import msgspec
 
@@ -33,16 +33,17 @@ from sesguard.errors import (
 )
 from sesguard.respond.context import ResponseContext
 from sesguard.respond.incident import PausedSet
-from sesguard.rotation.keys import locate
+from sesguard.rotation.keys import delete_orphans, locate
 from sesguard.rotation.login import probe_sender, send_test_mail
 from sesguard.rotation.service import RETIREMENT
 from sesguard.rotation.service import WORKFLOW as ROTATION
 from sesguard.rotation.sessions import describe_sessions, sessions_to, wait_until_over
-from sesguard.rotation.steps import mark_deactivated
+from sesguard.rotation.steps import STEP_TYPES as ROTATION_STEPS
+from sesguard.rotation.steps import CreateKey, mark_deactivated
 from sesguard.system.sockets import ask_json
 from sesguard.upstream.replies import Outcome
 from sesguard.upstream.smtp import LoginRefused
-from sesguard.workflow.journal import RunState
+from sesguard.workflow.journal import EntryState, JournalEntry, RunState
 from sesguard.workflow.step import Step
 
 DENY_POLICY: Final = "sesguard-panic-deny"
@@ -51,6 +52,9 @@ REFUSALS: Final = 3
 _DAEMON_TIMEOUT_S: Final = 2.0
 _PROOF_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
+_ROTATION_STEP: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(
+    Union[ROTATION_STEPS]  # noqa: UP007
+)
 
 
 class ContainmentStep(Step[ResponseContext], frozen=True, kw_only=True):
@@ -175,7 +179,17 @@ class DiscardRotations(ContainmentStep, frozen=True, kw_only=True, tag="discard-
         for workflow in (ROTATION, RETIREMENT):
             for run in context.journal.runs(workflow, self.credential_id):
                 if not run.state.finished:
+                    self._delete_orphans(context, context.journal.entries(run.run_id))
                     context.journal.set_run_state(run.run_id, RunState.SUPERSEDED, "panic")
+
+    def _delete_orphans(self, context: ResponseContext, entries: list[JournalEntry]) -> None:
+        """A key that was made and never stored would keep the user from being denied."""
+        stored = context.vault.read().credentials[self.credential_id]
+        for entry in entries:
+            step = _ROTATION_STEP.decode(entry.step)
+            if isinstance(step, CreateKey) and entry.state is not EntryState.PLANNED:
+                known = {*step.known, *(version.username for version in stored.versions)}
+                delete_orphans(context.keys, step.user_name, known)
 
 
 class DenyUser(ContainmentStep, frozen=True, kw_only=True, tag="deny-user"):
