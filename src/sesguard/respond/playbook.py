@@ -28,7 +28,7 @@ from sesguard.aws.ses import SesSending
 from sesguard.aws.session import AwsSession
 from sesguard.aws.users import IamUsers
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential, StagingLabel
+from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
 from sesguard.core.interfaces import Sealer
 from sesguard.core.message import Message
 from sesguard.errors import CheckFailed, Error, SystemFault, VaultError
@@ -111,7 +111,7 @@ class PanicService:
 
     def leaked_key(self, name: str, access_key_id: str | None) -> str:
         """
-        Choose the key: the named one, that whose mail is held, or the one in use.
+        Choose the key: the named one, that whose response is not at its end, or the one in use.
 
         Raises:
             CheckFailed: The key in use was issued by the last panic, so that it must be named.
@@ -126,6 +126,9 @@ class PanicService:
             return held.username
         current = stored.current()
         if current.origin.startswith(_ISSUED):
+            unfinished = self._unfinished(current)
+            if unfinished is not None:
+                return unfinished.access_key_id
             raise CheckFailed(
                 "the key in use, {key}, was issued by panic at {at}: the leak of before is cut",
                 hint="if {key} has leaked as well, name it: sesguard panic --key {key}",
@@ -152,12 +155,12 @@ class PanicService:
             incident = self._incident(name, access_key_id, context.pace.timestamp())
             context = replace(context, incident=incident)
             problems = self._contain(context, listener, options)
-            was_held = context.held()
+            waited = recovery.waiting(context)
             if not options.contain_only:
                 self._recover(context, listener)
                 self._keep_evidence(context, listener)
             held = bool(context.held())
-            recovered = bool(was_held) and not held
+            recovered = bool(waited) and not held
             return Response(incident, recovered, held, problems, tuple(context.warnings))
 
     def _contain(
@@ -193,7 +196,7 @@ class PanicService:
             steps.append(containment.WaitForSessions(timeout_s=min(_FIRST_WAIT_S, drain_s)))
         steps.append(containment.CutKey(access_key_id=key))
         if names:
-            ours = recovery.origin_of(context)
+            ours = recovery.origin_of(context.incident.record)
             steps += [containment.DiscardRotations(credential_id=name, ours=ours) for name in names]
             steps.append(containment.WaitForSessions(timeout_s=drain_s))
         steps.append(containment.DenyUser())
@@ -215,8 +218,8 @@ class PanicService:
         return steps
 
     def _recover(self, context: ResponseContext, listener: Listener) -> None:
-        """Give each credential whose mail is held a new key."""
-        for name in context.held():
+        """Give each credential whose mail is held a new key, and release its mail."""
+        for name in recovery.waiting(context):
             try:
                 each = self._for_credential(context, name)
                 steps = recovery.plan_recovery(each)
@@ -329,6 +332,13 @@ class PanicService:
         with contextlib.suppress(SystemFault):
             ensure_directory(state_directory, mode=0o755)
         return open_incident(state_directory, name, access_key_id, now)
+
+    def _unfinished(self, issued: CredentialVersion) -> IncidentRecord | None:
+        """The incident that a version was issued for, while its response is not at its end."""
+        for known in list_incidents(self._settings.state_directory):
+            if issued.origin == recovery.origin_of(known.record):
+                return None if known.record.state is IncidentState.RECOVERED else known.record
+        return None
 
 
 def _in_memory(name: str, access_key_id: str, now: str) -> Incident:

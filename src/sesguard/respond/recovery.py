@@ -21,6 +21,7 @@ from sesguard.core.message import Message, message
 from sesguard.errors import Error
 from sesguard.respond.containment import DENY_POLICY
 from sesguard.respond.context import ResponseContext
+from sesguard.respond.incident import IncidentRecord
 from sesguard.rotation.keys import locate
 from sesguard.rotation.login import SUCCESSES, probe_sender
 from sesguard.rotation.steps import CreateKey, RefreshTargets, SwitchCurrent, TestLogin
@@ -93,9 +94,24 @@ STEP_TYPES: Final[tuple[type[Step[Any]], ...]] = (
 """Every kind of step that a journal of recoveries may hold."""
 
 
-def origin_of(context: ResponseContext) -> str:
-    """What a version that this response makes says of itself."""
-    return f"issued by panic, incident {context.incident.record.id}"
+def origin_of(record: IncidentRecord) -> str:
+    """What a version that the response to an incident makes says of itself."""
+    return f"issued by panic, incident {record.id}"
+
+
+def waiting(context: ResponseContext) -> list[str]:
+    """
+    The credentials whose mail waits: held, or not released yet although the new key is CURRENT.
+
+    Raises:
+        VaultError: The vault does not open.
+    """
+    switched = [
+        name
+        for name, credential in context.vault.read().credentials.items()
+        if name not in context.incident.record.new_versions and _own_current(context, credential)
+    ]
+    return [*context.held(), *switched]
 
 
 def plan_recovery(context: ResponseContext) -> list[Step[Any]]:
@@ -107,23 +123,26 @@ def plan_recovery(context: ResponseContext) -> list[Step[Any]]:
         Error: No test mail can be sent, so that releasing the mail might bounce it.
         AwsError: IAM cannot be asked.
     """
+    stored = context.stored()
+    current = _own_current(context, stored)
+    if current is not None:
+        return [RefreshTargets(number=current.number), ReleaseMail(number=current.number)]
     if probe_sender(context.credential) is None:
         raise Error(
             "no test mail can be sent for {name}, so its mail is not released",
             hint="set credentials.{name}.canary_sender, then run: sesguard panic",
             name=context.credential_id,
         )
-    stored = context.stored()
     pending = _own_pending(context, stored)
     number = pending[0].number if pending else stored.next_number
     steps: list[Step[Any]] = []
     if pending is None:
         old = context.leaked_user()
         known = context.incident.record.new_users.get(context.credential_id)
-        new = known or _free_name(context, old, number)
+        new, ours = known or _free_name(context, old, number), origin_of(context.incident.record)
         steps = [
             CloneUser(old=old, new=new),
-            CreateKey(number=number, user_name=new, known=(), origin=origin_of(context)),
+            CreateKey(number=number, user_name=new, known=(), origin=ours),
         ]
     return [
         *steps,
@@ -135,12 +154,18 @@ def plan_recovery(context: ResponseContext) -> list[Step[Any]]:
     ]
 
 
+def _own_current(context: ResponseContext, stored: Credential) -> CredentialVersion | None:
+    """The version that this response made, once it is CURRENT."""
+    current, ours = stored.labelled(StagingLabel.CURRENT), origin_of(context.incident.record)
+    return current if current is not None and current.origin == ours else None
+
+
 def _own_pending(
     context: ResponseContext, stored: Credential
 ) -> tuple[CredentialVersion, str] | None:
     """The version that an earlier try of this response made, and its user, if its key is alive."""
     pending = stored.labelled(StagingLabel.PENDING)
-    if pending is None or pending.origin != origin_of(context):
+    if pending is None or pending.origin != origin_of(context.incident.record):
         return None
     found = locate(context.keys, pending.username)
     return (pending, found[0]) if found and found[1] is KeyStatus.ACTIVE else None
