@@ -251,12 +251,12 @@ class PauseSet(ContainmentStep, frozen=True, kw_only=True, tag="pause-set"):
         """One that was paused before is left alone, and is not resumed by us."""
         sending = context.sending(self.region)
         if sending.configuration_set_sending(self.name):
-            # Noted first: what we paused must be known even when the answer gets lost.
+            # What we paused must be known even when the answer gets lost: else it stays paused.
             paused = [
                 *context.incident.record.paused_configuration_sets,
                 PausedSet(self.region, self.name),
             ]
-            context.note(
+            context.note_first(
                 "pausing the configuration set", self.name, paused_configuration_sets=paused
             )
             sending.set_configuration_set_sending(self.name, False)
@@ -276,7 +276,7 @@ class PauseAccount(ContainmentStep, frozen=True, kw_only=True, tag="pause-accoun
         sending = context.sending(self.region)
         if sending.account_sending():
             paused = [*context.incident.record.paused_accounts, self.region]
-            context.note("pausing the account", self.region, paused_accounts=paused)
+            context.note_first("pausing the account", self.region, paused_accounts=paused)
             sending.set_account_sending(False)
 
 

@@ -88,7 +88,16 @@ class ResponseContext(RotationContext):
         A full disk does not hold the act up: the line stays in memory and is written with the next.
         """
         with contextlib.suppress(SystemFault):
-            self.incident.note(self.pace.timestamp(), act, detail, **changes)
+            self.note_first(act, detail, **changes)
+
+    def note_first(self, act: str, detail: str = "", **changes: Any) -> None:
+        """
+        As `note`, for what no later run could undo or go on with unless it is on record.
+
+        Raises:
+            SystemFault: It cannot be written; the act must not follow.
+        """
+        self.incident.note(self.pace.timestamp(), act, detail, **changes)
 
     def leaked_user(self) -> str:
         """

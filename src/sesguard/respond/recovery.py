@@ -44,7 +44,7 @@ class CloneUser(Step[ResponseContext], frozen=True, kw_only=True, tag="clone-use
     def act(self, context: ResponseContext) -> None:
         """May be called again; the name is noted first, so that a further run takes the same."""
         new_users = {**context.incident.record.new_users, context.credential_id: self.new}
-        context.note("making the new IAM user", self.new, new_users=new_users)
+        context.note_first("making the new IAM user", self.new, new_users=new_users)
         context.users.ensure_user(self.new, like=self.old, skip_policies=(DENY_POLICY,))
 
 
