@@ -90,7 +90,7 @@ def require_on_time(each: RotationStatus) -> None:
         )
     if each.held:
         raise CheckFailed(
-            "the mail of credential {name} is held: no version is CURRENT",
+            "the mail of credential {name} is held, because its key leaked",
             hint="run: sesguard panic --credential {name}",
             name=each.credential_id,
         )
@@ -139,7 +139,7 @@ def _rotate_due(app: App, name: str | None, send_test: bool) -> None:
 
 def _pass(app: App, service: RotationService, name: str, send_test: bool) -> None:
     found = service.status(name)
-    if found.current is None and found.interrupted is None:
+    if found.current is None and not found.held:
         app.output.note(_("{name} has no CURRENT version").format(name=name))
         return
     service.retire(name, StepPrinter(app))

@@ -54,8 +54,15 @@ def status_row(status: RotationStatus) -> Sequence[str]:
 
 def metrics(found: Iterable[RotationStatus]) -> str:
     """The text format of Prometheus, version 0.0.4."""
+    found = list(found)
     known = [status for status in found if status.schedule is not None]
-    lines = []
+    lines = [
+        "# HELP sesguard_credential_held 1 while its mail is held because the key leaked.",
+        "# TYPE sesguard_credential_held gauge",
+    ]
+    for status in found:
+        label = f'{{credential="{status.credential_id}"}}'
+        lines.append(f"sesguard_credential_held{label} {status.held:d}")
     for index, (name, text) in enumerate(_METRICS):
         lines += [f"# HELP sesguard_credential_{name} {text}"]
         lines += [f"# TYPE sesguard_credential_{name} gauge"]

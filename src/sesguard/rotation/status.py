@@ -23,7 +23,7 @@ class RotationStatus:
     """A run that a crash cut short."""
     last: Run | None
     held: bool
-    """Whether there are versions and none is CURRENT, so that mail waits."""
+    """Whether mail waits, because the key leaked."""
     now: datetime
 
     @property
@@ -75,6 +75,6 @@ def describe_rotation(
         tuple(v for v in credential.versions if current and v.number < current.number),
         next((run for run in history if not run.state.finished), None),
         history[0] if history else None,
-        current is None and bool(credential.versions),
+        credential.labelled(StagingLabel.HELD) is not None,
         now,
     )

@@ -223,6 +223,11 @@ def test_contain_only_holds_the_mail_until_panic_goes_on(cli: Cli, ready: Path) 
     held = cli("rotate", "status")
     assert 1 == held.code
     assert "held" in held.err
+    assert 1 == cli("rotate", "--if-due").code
+    assert (
+        'sesguard_credential_held{credential="ses"} 1'
+        in cli("rotate", "status", "--prometheus").out
+    )
     assert _status(cli)["held"]
     assert 1 == cli("rotate").code
 
