@@ -14,13 +14,13 @@ from rigs.sandbox import transaction
 from sesguard.aws.iam import KeyStatus
 from sesguard.aws.ses import SesSending
 from sesguard.core.credential import StagingLabel
-from sesguard.errors import CheckFailed, Error, UpstreamError
+from sesguard.errors import CheckFailed, Error
 from sesguard.respond.containment import DENY_POLICY
 from sesguard.respond.incident import IncidentState
 from sesguard.respond.playbook import PanicOptions
 from sesguard.rotation.context import Pace
 from sesguard.rotation.service import LOCK_FILE
-from sesguard.sandbox.model import ApiFaultKind
+from sesguard.sandbox.model import ApiFault, ApiFaultKind
 from sesguard.system.locks import exclusive_lock
 
 ACTIVE, INACTIVE = KeyStatus.ACTIVE, KeyStatus.INACTIVE
@@ -50,8 +50,8 @@ def test_panic_kills_the_key_and_gives_the_host_a_new_one(host: RotatingHost) ->
     assert not host.can_send(stolen)
     assert {stolen.user: INACTIVE} == host.statuses()
     assert DENY_POLICY in documents(host)
-    assert record.new_user_name not in {None, host.user}
-    assert {host.login().user: ACTIVE} == host.statuses(record.new_user_name)
+    assert record.new_users[NAME] != host.user
+    assert {host.login().user: ACTIVE} == host.statuses(record.new_users[NAME])
     assert host.logs_in()
     assert host.can_send(host.login())
 
@@ -60,11 +60,14 @@ def test_panic_may_be_repeated(host: RotatingHost) -> None:
     """For the same key nothing is done again; without a name the new key is not taken for it."""
     stolen = host.login().user
     host.panic()
-    before = (host.credential(), host.statuses(), host.incidents()[0].timeline)
+    before = (host.credential(), host.statuses(), documents(host))
 
-    assert host.panic(stolen).recovered
-    assert before == (host.credential(), host.statuses(), host.incidents()[0].timeline)
-    with pytest.raises(CheckFailed, match="was cut at"):
+    response = host.panic(stolen)
+    assert (False, ()) == (response.held, response.problems)
+    assert IncidentState.RECOVERED is response.incident.record.state
+    assert before == (host.credential(), host.statuses(), documents(host))
+    assert 1 == len(host.incidents())
+    with pytest.raises(CheckFailed, match="was issued by panic"):
         host.panic()
 
 
@@ -86,7 +89,7 @@ def test_contain_only_holds_the_mail(host: RotatingHost) -> None:
     stolen = host.login()
     response = host.panic(contain_only=True)
 
-    assert not response.recovered
+    assert (False, True) == (response.recovered, response.held)
     assert IncidentState.CONTAINED is response.incident.record.state
     assert not host.can_send(stolen)
     assert host.current() is None
@@ -101,8 +104,8 @@ def test_mail_is_held_before_the_key_is_cut(host: RotatingHost) -> None:
     acts = [entry.act for entry in host.incidents()[0].timeline]
 
     order = [
-        "holding the mail", "deactivated the key", "denied everything", "the key is dead",
-        "made the new IAM user", "released the mail", "kept the evidence",
+        "held the mail", "deactivated the key", "denied everything", "the key is dead",
+        "making the new IAM user", "released the mail", "kept the evidence",
     ]  # fmt: skip
     assert order == [act for act in acts if act in order]
     assert acts.index("found the IAM user") < acts.index("deactivated the key")
@@ -126,8 +129,8 @@ def test_a_key_of_somebody_else_is_cut_without_holding_mail(
     other = new_host()
     response = host.panic(other.key.access_key_id)
 
-    assert not response.recovered
-    assert IncidentState.CONTAINED is response.incident.record.state
+    assert (False, False) == (response.recovered, response.held)
+    assert response.incident.record.proved_at is not None
     assert {other.key.access_key_id: INACTIVE} == host.statuses(other.user)
     assert not other.can_send(other.login())
     assert host.logs_in()
@@ -164,6 +167,23 @@ def test_panic_ends_an_interrupted_rotation(host: RotatingHost) -> None:
     host.rotate()
 
 
+def test_an_orphan_of_an_interrupted_rotation_does_not_spare_the_user(host: RotatingHost) -> None:
+    """A key that was made and never stored goes, so that the leaked key's user can be denied."""
+    host.rig.client.set_api_faults(
+        ApiFault("iam:CreateAccessKey", ApiFaultKind.LOST, count=None),
+        ApiFault("iam:DeleteAccessKey", ApiFaultKind.UNREACHABLE, count=None),
+    )
+    with pytest.raises(Error):
+        host.rotate()
+    host.clear_faults()
+    assert 1 == len(host.unknown_keys())
+    host.panic()
+
+    assert {host.key.access_key_id: INACTIVE} == host.statuses()
+    assert DENY_POLICY in documents(host)
+    assert host.logs_in()
+
+
 def test_the_configuration_set_is_paused_and_resumed(new_host: NewHost) -> None:
     """Only for as long as the mail is held, and only when nobody else had paused it."""
     host = new_host(configuration_set="shop")
@@ -177,7 +197,7 @@ def test_the_configuration_set_is_paused_and_resumed(new_host: NewHost) -> None:
 
     sending.set_configuration_set_sending("shop", False)
     # SES takes no test mail with it, so the mail stays held; it is not for us to resume it.
-    with pytest.raises(UpstreamError):
+    with pytest.raises(Error, match="stays held"):
         host.panic(host.login().user)
     assert not sending.configuration_set_sending("shop")
     sending.set_configuration_set_sending("shop", True)
@@ -201,6 +221,7 @@ def test_the_evidence_has_hashes_and_no_secret(host: RotatingHost) -> None:
     response = host.panic()
 
     directory = response.incident.directory
+    assert directory is not None
     files = response.incident.record.evidence
     assert 5 == len(files)
     for each in files:

@@ -64,7 +64,7 @@ def require_recovered(host: RotatingHost, stolen: Login) -> None:
     assert host.can_send(host.login())
     assert StagingLabel.PENDING not in host.credential().labels
     assert KeyStatus.ACTIVE not in host.statuses().values()
-    assert {host.login().user: KeyStatus.ACTIVE} == host.statuses(record.new_user_name)
+    assert {host.login().user: KeyStatus.ACTIVE} == host.statuses(record.new_users[NAME])
     told = [entry.detail for entry in record.timeline if "could not be had" in entry.act]
     told += [each.name for each in record.evidence]
     for name in COLLECTORS:
