@@ -151,16 +151,18 @@ def test_an_inactive_key_is_deleted_after_the_time_of_grace(new_host: NewHost) -
 def test_a_key_that_was_activated_again_is_not_deleted(
     host: RotatingHost, old: CredentialVersion
 ) -> None:
-    """Somebody uses it: exit 1, until it is deactivated again by that person."""
+    """It is told, exit 1, and stays for as long as it is in use; from then on it is idle again."""
     host.rotate()
     host.iam.set_key_status(host.user, old.username, ACTIVE)
-    for _ in range(2):
-        with pytest.raises(CheckFailed, match="was activated again") as caught:
-            host.retire()
-        assert 1 == caught.value.exit_code
-        assert ACTIVE is host.statuses()[old.username]
+    with pytest.raises(CheckFailed, match=f"activated {old.username} again") as caught:
+        host.retire()
+    assert 1 == caught.value.exit_code
+    with host.rig.session(host.login(old)), pytest.raises(CheckFailed, match="has a session"):
+        host.retire()
+    assert ACTIVE is host.statuses()[old.username]
 
-    host.iam.set_key_status(host.user, old.username, INACTIVE)
+    host.retire()
+    assert INACTIVE is host.statuses()[old.username]
     host.retire()
     assert old.username not in host.statuses()
 

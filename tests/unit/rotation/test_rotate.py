@@ -12,7 +12,7 @@ from sesguard.aws.iam import KeyStatus
 from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.rotation import RotationStep
 from sesguard.core.smtp_password import derive_smtp_password
-from sesguard.errors import CheckFailed, CredentialError, RolledBack, UsageError
+from sesguard.errors import CheckFailed, RolledBack, UsageError
 from sesguard.rotation.context import Pace
 from sesguard.rotation.service import LOCK_FILE
 from sesguard.system.locks import LockBusyError, exclusive_lock
@@ -174,8 +174,8 @@ def test_pending_with_a_dead_key_is_dropped(host: RotatingHost, dead: str) -> No
 
 def test_a_vault_without_a_current_version_is_refused(host: RotatingHost) -> None:
     """While mail is held, rotation has nothing to start from."""
-    host.change(Credential.withdraw)
-    with pytest.raises(CredentialError, match="held back"):
+    host.change(Credential.hold)
+    with pytest.raises(CheckFailed, match="is held"):
         host.rotate()
     assert {host.key.access_key_id: ACTIVE} == host.statuses()
 
