@@ -8,8 +8,9 @@ space from it there instead. Points are
 - each rename, link, removal and start of a program, by an audit hook (PEP 578);
 - every COMMIT, by a trace on each SQLite connection;
 - each request to AWS, before it leaves; and its answer, when it has come and our code has not seen
-  it yet, unless the call only reads: then all is as it was before the request, and a kill there is
-  the same case again. botocore's HTTP session sees both; its own repetitions are points too.
+  it yet. botocore's HTTP session sees both; its own repetitions are points too. A call that only
+  reads leaves all as it was, so after its answer and before the next call that only reads is the
+  same case again, and is left out.
 
 A connection to AWS that was open before the fork is not used: parent and child would share it.
 Known fault: a request that AWS carries out after its sender died is not among the cases.
@@ -132,6 +133,7 @@ class _Counter:
         self.strike = strike
         self.writer = writer
         self.count = 0
+        self.has_only_read = False
         self.own_sessions: list[URLLib3Session] = []
 
     def watch(self) -> None:
@@ -163,10 +165,14 @@ class _Counter:
             session.close()
             self.own_sessions.append(session)
         call = _name_of(request)
+        if call.startswith(_READS):
+            if not self.has_only_read:
+                self._pass(f"before {call}")
+            self.has_only_read = True
+            return _SEND(session, request)
         self._pass(f"before {call}")
         answer = _SEND(session, request)
-        if not call.startswith(_READS):
-            self._pass(f"after {call}")
+        self._pass(f"after {call}")
         return answer
 
     def _trace(self, statement: str) -> None:
@@ -174,6 +180,7 @@ class _Counter:
             self._pass("COMMIT")
 
     def _pass(self, label: str) -> None:
+        self.has_only_read = False
         self.count += 1
         os.write(self.writer, f"{label}\n".encode())
         if self.count == self.point:
