@@ -87,8 +87,16 @@ def _from_answer(operation: str, error: ClientError) -> AwsError:
     code = str(answer.get("Code", "Unknown"))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     fallback = AwsTransient if status >= 500 else AwsPermanent
-    return _CLASS_OF_CODE.get(code, fallback)(
+    kind = _CLASS_OF_CODE.get(code, fallback)
+    if issubclass(kind, AwsDenied):
+        hint = "give the AWS identity of this command the right to {operation}, or use another one"
+    elif issubclass(kind, AwsThrottled | AwsTransient):
+        hint = "run the command again in a minute"
+    else:
+        hint = None
+    return kind(
         "AWS refused {operation}: {reason} ({code})",
+        hint=hint,
         operation=operation,
         code=code,
         reason=str(answer.get("Message", "")).rstrip(".") or "no reason given",
@@ -109,6 +117,7 @@ def _without_answer(operation: str, error: BotoCoreError | ResponseParserError) 
     kind = AwsTransient if isinstance(error, _NO_ANSWER) else AwsPermanent
     return kind(
         "AWS did not answer {operation}: {reason}",
+        hint="look at the network, then run the command again",
         operation=operation,
         code=code,
         reason=_plain(error),

@@ -15,7 +15,7 @@ from sesguard.config.schema import Settings
 from sesguard.core.credential import Credential, StagingLabel
 from sesguard.core.interfaces import Sealer
 from sesguard.deploy.service import TargetService
-from sesguard.errors import CheckFailed, Error
+from sesguard.errors import AwsError, CheckFailed, Error
 from sesguard.rotation.context import Pace, RotationContext
 from sesguard.rotation.plan import (
     RotationPlan,
@@ -250,7 +250,8 @@ class RotationService:
             try:
                 yield journal
             except Error as error:
-                if error.hint_template is not None or not _is_unfinished(name, journal):
+                says_how = error.hint_template is not None and not isinstance(error, AwsError)
+                if says_how or not _is_unfinished(name, journal):
                     raise
                 raise Error(
                     "the rotation of {name} is interrupted: {reason}",
