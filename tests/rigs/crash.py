@@ -68,6 +68,21 @@ def points_until_killed(act: Act, point: int) -> list[str]:
     return points
 
 
+def points_before_writes(points: list[str]) -> list[int]:
+    """
+    The numbers of the points between which a file is written.
+
+    Links, removals and AWS calls write none, so for `full_disk_at` the other points are the same
+    case as the next of these. A file is written before its rename, a database at its COMMIT.
+    """
+    following = [*points[1:], ""]
+    return [
+        number
+        for number, (label, after) in enumerate(zip(points, following, strict=True), 1)
+        if label == "COMMIT" or after.startswith("os.rename")
+    ]
+
+
 def full_disk_at(act: Act, point: int) -> int:
     """
     Run `act` in a child that can write to no file from `point` on.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rigs.crash import full_disk_at, points_of, points_until_killed
+from rigs.crash import full_disk_at, points_before_writes, points_of, points_until_killed
 from rigs.rotating_host import NAME, RotatingHost
 from rigs.sandbox import Login, SandboxRig
 from sesguard.aws.errors import AwsMissing
@@ -209,7 +209,7 @@ def test_panic_out_of_disk_space_from_any_point_on_cuts_the_key(new_set_host: Ne
     """The leaked key is dead whatever could not be written; with space again panic recovers."""
     points = points_of(new_set_host().panic)
     codes = []
-    for point in range(1, len(points) + 1):
+    for point in points_before_writes(points):
         with at_point(point, points):
             leak = Leak(new_set_host())
 

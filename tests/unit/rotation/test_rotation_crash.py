@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from rigs.crash import full_disk_at, points_of, points_until_killed
+from rigs.crash import full_disk_at, points_before_writes, points_of, points_until_killed
 from rigs.rotating_host import NAME, RotatingHost, daemon_that_serves, ignore, quick_pace
 from sesguard.aws.iam import KeyStatus
 from sesguard.core.credential import Credential, StagingLabel
@@ -200,7 +200,7 @@ def test_rotation_out_of_disk_space_from_any_point_on(host: RotatingHost) -> Non
     """It is done, rolled back or says what to do; mail flows, and with space again it converges."""
     points = points_of(with_an_old_key(host).rotate)
     codes = []
-    for point in range(1, len(points) + 1):
+    for point in points_before_writes(points):
         with at_point(point, points):
             old = with_an_old_key(host).credential()
 
