@@ -1,6 +1,7 @@
 """A sandbox for tests: a process of its own, with SMTP clients that come from any 127.x.y.z."""
 
 import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -80,6 +81,8 @@ class SandboxRig:
         with smtplib.SMTP(
             LOOPBACK, self.info.starttls_port, timeout=10, source_address=(source, 0)
         ) as connection:
+            assert connection.sock is not None
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield connection
 
     @contextmanager

@@ -81,6 +81,7 @@ class StarttlsClient(_BoundedReplies, smtplib.SMTP):
         super().__init__(
             endpoint.host, endpoint.port, _ehlo_name(), timeout=timeout_s, source_address=source
         )
+        _send_at_once(self.sock)
 
 
 class WrappedClient(_BoundedReplies, smtplib.SMTP_SSL):
@@ -103,6 +104,13 @@ class WrappedClient(_BoundedReplies, smtplib.SMTP_SSL):
             source_address=source,
             context=context,
         )
+        _send_at_once(self.sock)
+
+
+def _send_at_once(connection: socket.socket | None) -> None:
+    """Without this a command waits for the acknowledgement of the one before: 40 ms a session."""
+    if connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _ehlo_name() -> str:
