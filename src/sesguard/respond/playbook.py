@@ -240,9 +240,11 @@ class PanicService:
         return replace(context, credential_id=name, credential=rotation.credential)
 
     def _keep_evidence(self, context: ResponseContext, listener: Listener) -> None:
+        released = bool(context.incident.record.new_versions)
+        state = IncidentState.RECOVERED if released else IncidentState.CONTAINED
         steps: list[Step[ResponseContext]] = [
             evidence.CollectEvidence(),
-            evidence.CloseIncident(state=IncidentState.RECOVERED),
+            evidence.CloseIncident(state=state),
         ]
         self._run(context, EVIDENCE, evidence.STEP_TYPES, steps, listener)
 

@@ -130,6 +130,7 @@ def test_a_key_of_somebody_else_is_cut_without_holding_mail(
     response = host.panic(other.key.access_key_id)
 
     assert (False, False) == (response.recovered, response.held)
+    assert IncidentState.CONTAINED is response.incident.record.state
     assert response.incident.record.proved_at is not None
     assert {other.key.access_key_id: INACTIVE} == host.statuses(other.user)
     assert not other.can_send(other.login())
