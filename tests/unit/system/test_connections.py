@@ -84,7 +84,9 @@ def test_sets_of_two_moments_tell_which_are_still_open(server: socket.socket) ->
 
 def test_a_later_connection_over_the_same_ports_is_another(server: socket.socket) -> None:
     """The inode tells them apart."""
-    client, accepted = connect(server)
+    # From an address of our own: another program may be given our port of 127.0.0.1 in between.
+    client = socket.create_connection(server.getsockname(), source_address=("127.77.3.9", 0))
+    accepted, _ = server.accept()
     (first,) = open_connections({port_of(server)})
     for end in (client, accepted):  # Reset, so that no TIME_WAIT keeps the ports.
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
