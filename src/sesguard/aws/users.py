@@ -9,13 +9,13 @@ policies, 10 groups and 50 tags, unless AWS raised its quotas; more are refused 
 ``LimitExceeded``.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
 from sesguard.aws.errors import AwsMissing, aws_errors
+from sesguard.aws.iam import IamKeys
 from sesguard.aws.session import AwsSession
 from sesguard.errors import AwsPermanent
 
@@ -50,6 +50,7 @@ class IamUsers:
 
     def __init__(self, session: AwsSession) -> None:
         self._session = session
+        self._keys = IamKeys(session)
 
     def user_exists(self, name: str) -> bool:
         """Whether there is such a user."""
@@ -132,7 +133,7 @@ class IamUsers:
             AwsMissing: There is no such user.
             AwsPermanent: There is no room for another inline policy (code ``LimitExceeded``).
         """
-        self._put_policy(name, policy_name, DENY_EVERYTHING)
+        self._keys.put_user_policy(name, policy_name, DENY_EVERYTHING)
 
     def is_denied(self, name: str, policy_name: str) -> bool:
         """Whether the user has the inline policy of `ensure_denied`, unchanged."""
@@ -193,7 +194,7 @@ class IamUsers:
             if policy_name not in skip and found.inline_policies.get(policy_name) != document
         }
         for policy_name, document in missing.items():
-            self._put_policy(found.name, policy_name, document)
+            self._keys.put_user_policy(found.name, policy_name, document)
         return bool(missing)
 
     def _complete_attached_policies(self, found: UserSnapshot, source: UserSnapshot) -> bool:
@@ -224,12 +225,6 @@ class IamUsers:
             answer = self._session.iam.get_user_policy(UserName=name, PolicyName=policy_name)
         # botocore has decoded it, whatever the stubs say.
         return cast("Mapping[str, Any]", answer["PolicyDocument"])
-
-    def _put_policy(self, name: str, policy_name: str, document: Mapping[str, Any]) -> None:
-        with aws_errors("iam:PutUserPolicy"):
-            self._session.iam.put_user_policy(
-                UserName=name, PolicyName=policy_name, PolicyDocument=json.dumps(document)
-            )
 
     def _set_tags(self, name: str, tags: Mapping[str, str]) -> None:
         with aws_errors("iam:TagUser"):

@@ -40,7 +40,7 @@ from sesguard.rotation.service import WORKFLOW as ROTATION
 from sesguard.rotation.sessions import describe_sessions, sessions_to, wait_until_over
 from sesguard.rotation.steps import STEP_TYPES as ROTATION_STEPS
 from sesguard.rotation.steps import CreateKey, mark_deactivated
-from sesguard.system.sockets import ask_json
+from sesguard.rotation.targets import served_version
 from sesguard.upstream.replies import Outcome
 from sesguard.upstream.smtp import LoginRefused
 from sesguard.workflow.journal import EntryState, JournalEntry, RunState
@@ -95,13 +95,9 @@ class HoldMail(ContainmentStep, frozen=True, kw_only=True, tag="hold-mail"):
     def _is_served(self, context: ResponseContext) -> bool:
         """Whether the daemon hands it out; one that does not answer hands nothing out."""
         try:
-            answer = ask_json(context.control_socket, b"status\n")
+            return served_version(context.control_socket, self.credential_id) is not None
         except SystemFault:
             return False
-        return any(
-            each.get("id") == self.credential_id and each.get("current_version") is not None
-            for each in answer.get("credentials") or ()
-        )
 
 
 class WaitForSessions(ContainmentStep, frozen=True, kw_only=True, tag="wait-for-sessions"):

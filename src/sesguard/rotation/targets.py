@@ -6,7 +6,8 @@ Where no target asks the daemon it need not run.
 """
 
 from datetime import datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 from sesguard.errors import CheckFailed, SystemFault
 from sesguard.rotation.context import RotationContext
@@ -58,12 +59,11 @@ def _require_daemon_serves(context: RotationContext, number: int, *, needed: boo
     deadline = context.pace.monotonic() + _TIMEOUT_S
     while True:
         try:
-            answer = ask_json(context.control_socket, b"status\n")
+            served = served_version(context.control_socket, context.credential_id)
         except SystemFault:
             if needed:
                 raise
             return
-        served = _served(answer, context.credential_id)
         if served == number:
             return
         if context.pace.monotonic() >= deadline:
@@ -77,7 +77,14 @@ def _require_daemon_serves(context: RotationContext, number: int, *, needed: boo
         context.pace.sleep(_POLL_S)
 
 
-def _served(answer: dict[str, Any], credential_id: str) -> object:
+def served_version(control_socket: Path, credential_id: str) -> object:
+    """
+    The number of the version that sesguardd hands out, or None when it hands out none.
+
+    Raises:
+        SystemFault: It does not answer.
+    """
+    answer = ask_json(control_socket, b"status\n")
     for each in answer.get("credentials") or ():
         if each.get("id") == credential_id:
             return each.get("current_version")

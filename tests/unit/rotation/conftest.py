@@ -1,48 +1,31 @@
-"""One sandbox for all tests of this directory, and hosts in it."""
+"""One sandbox for all tests of this directory and hosts in it, and managed secrets in another."""
 
-import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from rigs.rotating_host import RotatingHost, make_rotating_host
+from rigs.managed_secret import Managed, new_managed
+from rigs.rotating_fixtures import host, new_host, rig, started_sandbox
 from rigs.sandbox import SandboxRig, running_sandbox
-from sesguard.sandbox.model import SandboxSettings
+
+__all__ = ["host", "new_host", "rig", "started_sandbox"]
 
 
-@pytest.fixture(scope="session")
-def started_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
     """The process."""
     with running_sandbox(tmp_path_factory.mktemp("sandbox")) as rig:
         yield rig
 
 
 @pytest.fixture
-def rig(started_sandbox: SandboxRig) -> Iterator[SandboxRig]:
-    """The process, without faults before and after."""
-    yield started_sandbox
-    started_sandbox.client.clear_faults()
-    started_sandbox.client.clear_api_faults()
-    usual = SandboxSettings()
-    started_sandbox.client.configure(
-        new_key_delay_s=usual.new_key_delay_s, retired_key_delay_s=usual.retired_key_delay_s
-    )
+def managed(sandbox: SandboxRig, monkeypatch: pytest.MonkeyPatch) -> Managed:
+    """A user without a key, and no secret yet."""
+    return new_managed(sandbox, monkeypatch)
 
 
 @pytest.fixture
-def new_host(tmp_path: Path, rig: SandboxRig) -> Callable[..., RotatingHost]:
-    """Makes hosts; see `make_rotating_host`."""
-    numbers = itertools.count(1)
-
-    def make(**options: Any) -> RotatingHost:
-        return make_rotating_host(tmp_path / f"host-{next(numbers)}", rig, **options)
-
-    return make
-
-
-@pytest.fixture
-def host(new_host: Callable[..., RotatingHost]) -> RotatingHost:
-    """One host."""
-    return new_host()
+def two_keys(managed: Managed) -> Managed:
+    """A secret that was rotated before: its current and its previous value have a key each."""
+    managed.create(managed.value_of_new_key(), managed.value_of_new_key())
+    return managed

@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,31 +10,9 @@ from rigs.managed_secret import (
     STEPS,
     Managed,
     Remaining,
-    new_managed,
 )
-from rigs.sandbox import SandboxRig, running_sandbox
 from sesguard.errors import CheckFailed, SettingsError
 from sesguard.rotation.secrets_manager import handler
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
-    """The process."""
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def managed(sandbox: SandboxRig, monkeypatch: pytest.MonkeyPatch) -> Managed:
-    """A user without a key, and no secret yet."""
-    return new_managed(sandbox, monkeypatch)
-
-
-@pytest.fixture
-def two_keys(managed: Managed) -> Managed:
-    """A secret that was rotated before: its current and its previous value have a key each."""
-    managed.create(managed.value_of_new_key(), managed.value_of_new_key())
-    return managed
 
 
 class TestRotation:

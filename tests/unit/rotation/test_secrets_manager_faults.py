@@ -1,34 +1,12 @@
 """The rotation function of Secrets Manager when something fails, is in use, or is killed."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rigs.managed_secret import USER, Managed, killed_at, new_managed, shows_password
-from rigs.sandbox import SandboxRig, running_sandbox
+from rigs.managed_secret import USER, Managed, killed_at, shows_password
 from sesguard.errors import AwsError, CheckFailed, UpstreamError
 from sesguard.sandbox.model import ApiFault, ApiFaultKind, Fault, FaultKind, Stage
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
-    """The process."""
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def managed(sandbox: SandboxRig, monkeypatch: pytest.MonkeyPatch) -> Managed:
-    """A user without a key, and no secret yet."""
-    return new_managed(sandbox, monkeypatch)
-
-
-@pytest.fixture
-def two_keys(managed: Managed) -> Managed:
-    """A secret that was rotated before: its current and its previous value have a key each."""
-    managed.create(managed.value_of_new_key(), managed.value_of_new_key())
-    return managed
 
 
 class TestFailures:
