@@ -14,6 +14,8 @@ from sesguard.core.endpoints import smtp_host
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 CredentialName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+AppName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,30}(:\*)?$")]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
 class CredentialSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,6 +39,8 @@ class CredentialSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """IAM user of the access key. Default: AWS is asked whose the key is."""
     configuration_set: str | None = None
     """SES configuration set that its mail goes through; ``panic`` pauses it."""
+    fallback_hosts: tuple[str, ...] = ()
+    """``HOST`` or ``HOST:PORT`` that the relay tries in turn while the host cannot be reached."""
 
     @property
     def smtp_host(self) -> str:
@@ -158,6 +162,84 @@ class PanicSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Time in which SES must refuse the leaked key three times in a row."""
 
 
+class RelayApiSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[relay.api]``: sending through the SES API, by the role of the instance."""
+
+    regions: tuple[str, ...] = ()
+    """Regions in the order in which they are tried. Default: the region of ``[aws]``."""
+
+
+class RelaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[relay]``: the submission service. It listens where there is at least one app."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:2525", "[::1]:2525")
+    """``ADDRESS:PORT`` to listen on. One that is not loopback needs certificate, key and AUTH."""
+    unix_sockets: bool = True
+    """Whether ``relay.sock`` (SMTP) and ``lmtp.sock`` (LMTP) are opened as well."""
+    certificate: Path | None = None
+    """PEM file with the certificate chain; TLS begins with the connection."""
+    certificate_key: Path | None = None
+    """PEM file with the certificate's private key."""
+    upstream: Literal["smtp", "api"] = "smtp"
+    """``smtp`` uses the credential, ``api`` the role of the instance and no credential at all."""
+    api: RelayApiSettings = field(default_factory=RelayApiSettings)
+    processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Processes that serve the relay."""
+    max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Clients at one time, for each process."""
+    max_upstream_connections: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """SMTP sessions at one time, for each process and credential."""
+    command_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 300.0
+    """Time for a client to send its next command or piece of a message."""
+    session_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 3600.0
+    """Time that one message may take to come in."""
+    spool_directory: Path = Path("/var/lib/sesguard/relay")
+    """Directory of the queue, the ledger and the rates."""
+    bounce_after_hours: Annotated[float, Meta(gt=0, le=2400)] = 48.0
+    """Mail that could not be delivered for so long goes back to its envelope sender."""
+    max_spool_bytes: Annotated[int, Meta(ge=1_000_000, le=10**15)] = 10_000_000_000
+    """Bytes of mail in the queue; over it mail is deferred."""
+    ledger_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    """Time that the ledger remembers a message."""
+    log_addresses: bool = False
+    """Whether the log names senders and recipients."""
+
+
+class AppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[apps.NAME]``: an app that sends through the relay. ``NAME:*`` is one app for each user."""
+
+    users: tuple[str, ...] = ()
+    """Users (names, numbers or patterns such as ``web*``) whose processes are the app."""
+    groups: tuple[str, ...] = ()
+    """Groups (names or numbers) likewise; told on Unix sockets by the kernel, on TCP by the user."""
+    require_token: bool = False
+    """Whether the app must also log in with a token of ``sesguard app add``."""
+    senders: tuple[str, ...] = ()
+    """Addresses and ``*@domain`` that it may send as; ``{user}`` stands for the user's name."""
+    allowed_recipients: tuple[str, ...] = ()
+    """Addresses and ``*@domain`` that it may write to; empty: all that are not denied."""
+    denied_recipients: tuple[str, ...] = ()
+    """Addresses and ``*@domain`` that it may not write to."""
+    max_recipients: Annotated[int, Meta(ge=1, le=50)] = 50
+    """Recipients of one message; SES takes 50."""
+    max_message_bytes: Annotated[int, Meta(ge=1000, le=41_943_040)] = 41_943_040
+    """Size of one message; SES takes 40 MiB."""
+    per_minute: Count | None = None
+    """Recipients in a minute."""
+    per_hour: Count | None = None
+    """Recipients in an hour."""
+    per_day: Count | None = None
+    """Recipients in a day."""
+    policy: Literal["enforce", "learn", "hold"] = "enforce"
+    """``learn`` sends what breaks a rule and notes it; ``hold`` keeps it in the queue."""
+    delivery: Literal["pass", "spool"] = "spool"
+    """``spool`` takes a message when it is on our disk, ``pass`` when SES has it."""
+    credential: CredentialName | None = None
+    """The credential to use. Default: the one for the sender's domain."""
+    configuration_set: str | None = None
+    """SES configuration set of its mail. Default: that of the credential."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -171,5 +253,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     aws: AwsSettings = field(default_factory=AwsSettings)
     rotation: RotationSettings = field(default_factory=RotationSettings)
     panic: PanicSettings = field(default_factory=PanicSettings)
+    relay: RelaySettings = field(default_factory=RelaySettings)
+    apps: dict[AppName, AppSettings] = field(default_factory=dict)
     path: Path | None = None
     """The file that was read; not a key of the file."""

@@ -31,11 +31,15 @@ from msgspec.inspect import (
     type_info,
 )
 
-from sesguard.config.schema import CredentialSettings, Settings
+from sesguard.config.schema import AppSettings, CredentialSettings, Settings
 
 EXAMPLE_REGION: Final = "us-east-1"
 
 _WIDTH: Final = 78
+_EXAMPLES: Final = {
+    CredentialSettings: CredentialSettings(regions=(EXAMPLE_REGION,)),
+    AppSettings: AppSettings(),
+}
 _HEAD: Final = """\
 # Settings of sesguard. A line that starts with "#" and a letter or bracket is
 # a setting with its default: take the "#" away to change it. Lines that start
@@ -72,7 +76,7 @@ def settings_template() -> str:
     for key in documented_keys():
         if key.table != table:
             table = key.table
-            lines.append(f"\n#[{table.replace('NAME', 'ses')}]")
+            lines.append(f"\n#[{_example_header(table)}]")
         note = key.meaning if key.default is not None else f"{key.name}, not set: {key.meaning}"
         lines += textwrap.wrap(
             note.replace("`", ""), _WIDTH, initial_indent="# ", subsequent_indent="# "
@@ -80,6 +84,10 @@ def settings_template() -> str:
         if key.default is not None:
             lines.append(f"#{key.name} = {key.default}")
     return "\n".join(lines) + "\n"
+
+
+def _example_header(table: str) -> str:
+    return table.replace("credentials.NAME", "credentials.ses").replace("apps.NAME", "apps.shop")
 
 
 def _keys(table: str, struct: StructType, defaults: object) -> Iterator[Key]:
@@ -92,8 +100,7 @@ def _keys(table: str, struct: StructType, defaults: object) -> Iterator[Key]:
         if isinstance(kind, StructType):
             inner.append((below, kind, value))
         elif isinstance(kind, DictType) and isinstance(kind.value_type, StructType):
-            example = CredentialSettings(regions=(EXAMPLE_REGION,))
-            inner.append((f"{below}.NAME", kind.value_type, example))
+            inner.append((f"{below}.NAME", kind.value_type, _EXAMPLES[kind.value_type.cls]))
         elif struct.cls is not Settings or name != "path":
             default = None if value is None else _toml(value)
             yield Key(table, name, _in_words(kind), default, field.required, meanings[name])
