@@ -101,6 +101,8 @@ class LookupsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class EximTargetSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[target.exim]``: where Exim is, when it is not where every host has it."""
 
+    mode: Literal["lookup", "relay"] = "lookup"
+    """``lookup``: Exim asks for the credential; ``relay``: it hands its mail to our relay."""
     layout: Literal["auto", "monolithic", "debian", "cpanel"] = "auto"
     """How the configuration is kept; ``auto`` looks."""
     binary: Path | None = None
