@@ -1,0 +1,484 @@
+"""
+The tables of the queue, and everything that is done to them: SQL, without threads or an event loop.
+
+The functions that take a list are operations of `sesguard.relay.group_commit`: they run within a
+transaction of the writer. No query's cost grows with the number of messages: what is due is found
+by the index (state, credential, time), what waits too long by (credential, age), and the totals are
+kept by triggers.
+
+An id is the time at which the message was stored, in microseconds, shifted by eleven bits. A
+message's pieces have the ids that follow its own, so they need no index. Ids are given under the
+write lock of the database, so no two messages of the queue share one.
+
+    receiving -> queued <-> sending -> (removed)
+                   ^-- held
+
+Known faults: the file keeps the size of the fullest queue there ever was; its pages are used again.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from sesguard.core.envelope import Envelope
+from sesguard.errors import SystemFault
+
+FILE_NAME: Final = "spool.db"
+VERSION: Final = 1
+PIECE_BYTES: Final = 256 * 1024
+_ID_SHIFT: Final = 11
+_ID_STEP: Final = 1 << _ID_SHIFT
+MAX_PIECES: Final = _ID_STEP
+"""Pieces that one message may have."""
+
+SCHEMA: Final = """
+CREATE TABLE messages (
+  id INTEGER PRIMARY KEY,
+  state TEXT NOT NULL,
+  credential_id TEXT NOT NULL,
+  next_attempt REAL NOT NULL,
+  app TEXT NOT NULL,
+  uid INTEGER,
+  envelope TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  received_at REAL NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  maybe_sent INTEGER NOT NULL DEFAULT 0,
+  hold_reason TEXT,
+  last_reply TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX due ON messages (state, credential_id, next_attempt);
+CREATE INDEX waiting ON messages (credential_id) WHERE state = 'queued';
+CREATE TABLE bodies (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE totals (
+  state TEXT PRIMARY KEY, messages INTEGER NOT NULL, bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO totals VALUES ('receiving', 0, 0), ('queued', 0, 0), ('sending', 0, 0), ('held', 0, 0);
+CREATE TRIGGER message_added AFTER INSERT ON messages BEGIN
+  UPDATE totals SET messages = messages + 1, bytes = bytes + new.size WHERE state = new.state;
+END;
+CREATE TRIGGER message_changed AFTER UPDATE OF state, size ON messages BEGIN
+  UPDATE totals SET messages = messages - 1, bytes = bytes - old.size WHERE state = old.state;
+  UPDATE totals SET messages = messages + 1, bytes = bytes + new.size WHERE state = new.state;
+END;
+CREATE TRIGGER message_removed AFTER DELETE ON messages BEGIN
+  UPDATE totals SET messages = messages - 1, bytes = bytes - old.size WHERE state = old.state;
+  DELETE FROM bodies WHERE id BETWEEN old.id AND old.id + 2047;
+END
+"""
+
+_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_DIGIT_VALUES: Final = {digit: value for value, digit in enumerate(_DIGITS)}
+_ID_DIGITS: Final = 11
+
+_ENCODE: Final = msgspec.json.Encoder().encode
+_DECODE: Final = msgspec.json.Decoder(Envelope).decode
+
+_INSERT: Final = """
+INSERT INTO messages
+  (id, state, credential_id, next_attempt, app, uid, envelope, size, received_at, hold_reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_INSERT_PIECE: Final = "INSERT INTO bodies (id, data) VALUES (?, ?)"
+_CREDENTIALS: Final = """
+WITH RECURSIVE each (id) AS (
+  SELECT min(credential_id) FROM messages WHERE state = 'queued'
+  UNION ALL
+  SELECT (SELECT min(credential_id) FROM messages
+          WHERE state = 'queued' AND credential_id > each.id)
+  FROM each WHERE each.id IS NOT NULL
+)
+SELECT id, (SELECT min(next_attempt) FROM messages
+            WHERE state = 'queued' AND credential_id = each.id)
+FROM each WHERE id IS NOT NULL
+"""
+_COLUMNS: Final = """
+SELECT m.id, app, uid, credential_id, envelope, size, received_at, attempts, maybe_sent, data,
+       next_attempt, last_reply
+FROM messages AS m JOIN bodies AS b ON b.id = m.id
+"""
+_DUE: Final = f"""{_COLUMNS}
+WHERE state = 'queued' AND credential_id = ? AND next_attempt <= ? ORDER BY next_attempt LIMIT ?
+"""
+_AGED: Final = f"""{_COLUMNS}
+WHERE state = 'queued' AND credential_id = ? AND m.id < ? ORDER BY m.id LIMIT ?
+"""
+_CLAIM: Final = "UPDATE messages SET state = 'sending' WHERE id = ?"
+_RETRY: Final = """
+UPDATE messages SET state = 'queued', next_attempt = ?, attempts = ?, envelope = ?,
+                    last_reply = ?, maybe_sent = ?
+WHERE id = ? AND state = 'sending'
+"""
+
+
+class State(StrEnum):
+    """Where a message stands."""
+
+    RECEIVING = "receiving"
+    """Still coming in; nobody was told that it is ours."""
+    QUEUED = "queued"
+    SENDING = "sending"
+    """Being delivered; after a crash it may have been sent."""
+    HELD = "held"
+    """Waits for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a message comes from, and the credential it goes with."""
+
+    app: str
+    uid: int | None
+    credential_id: str | None
+
+
+class NewMessage(NamedTuple):
+    """A message to be stored, or its first piece."""
+
+    origin: Origin
+    envelope: Envelope
+    received_at: float
+    state: State
+    hold_reason: str | None
+    data: bytes
+
+
+class Piece(NamedTuple):
+    """The next piece of a message that is being received."""
+
+    message_id: int
+    number: int
+    data: bytes
+    state: State
+    """``RECEIVING``, or what the message is with this last piece."""
+
+
+class QueuedMessage(NamedTuple):
+    """A message that was claimed for delivery."""
+
+    id: int
+    origin: Origin
+    envelope: Envelope
+    size: int
+    received_at: float
+    attempts: int
+    maybe_sent: bool
+    """An earlier attempt may have delivered it."""
+    first_piece: bytes
+    last_reply: str
+
+
+class ClaimRequest(NamedTuple):
+    """How many messages are wanted."""
+
+    limit: int
+    now: float
+    allowances: Mapping[str, int]
+    """The most of a credential (empty name: none); those that are missing have no limit."""
+    expired: Mapping[str, float]
+    """Credentials that cannot send, and the time before which their mail is given up."""
+
+
+class Claim(NamedTuple):
+    """What was claimed."""
+
+    messages: Sequence[QueuedMessage]
+    expired: Sequence[QueuedMessage]
+    next_due: float | None
+    """When the next one is due, of the credentials that may send; None: nothing waits."""
+
+
+class Settlement(NamedTuple):
+    """How an attempt ends."""
+
+    message: QueuedMessage
+    retry_at: float | None
+    """None: the message leaves the queue."""
+    attempts: int = 0
+    remaining: Envelope | None = None
+    """The recipients that are tried again; None: all."""
+    reply: str = ""
+    maybe_sent: bool = False
+    bounce: NewMessage | None = None
+
+
+class Total(NamedTuple):
+    """Messages in one state."""
+
+    messages: int
+    bytes: int
+
+
+def public_id(message_id: int) -> str:
+    """The id that people see: eleven digits and capitals, without I, L, O and U."""
+    rest = message_id >> _ID_SHIFT
+    digits = []
+    for _place in range(_ID_DIGITS):
+        digits.append(_DIGITS[rest & 31])
+        rest >>= 5
+    return "".join(reversed(digits))
+
+
+def parse_public_id(text: str) -> int | None:
+    """The message's id, or None where `text` is none."""
+    value = 0
+    for digit in text.upper():
+        if digit not in _DIGIT_VALUES:
+            return None
+        value = value * 32 + _DIGIT_VALUES[digit]
+    return value << _ID_SHIFT if len(text) == _ID_DIGITS and value < 1 << 52 else None
+
+
+def decode_envelope(text: str) -> Envelope:
+    """Read the column ``envelope``."""
+    return _DECODE(text)
+
+
+class SpoolTable:
+    """
+    The operations on the queue.
+
+    Args:
+        directory: Of the database; its file system must keep `min_free_bytes` free.
+        max_bytes: Of all messages.
+        min_free_bytes: Over this new mail is not taken, so that what is there can be delivered.
+        now: Wall clock in seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_bytes: int,
+        min_free_bytes: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._now = now
+
+    # Receiving.
+
+    def insert(
+        self, connection: sqlite3.Connection, messages: Sequence[NewMessage]
+    ) -> list[int | None]:
+        """Store messages; gives the id of each, None where there is no room for it."""
+        room = self._room(connection)
+        taken: list[tuple[int, NewMessage]] = []
+        ids: list[int | None] = []
+        next_id = self._next_id(connection)
+        for message in messages:
+            room -= len(message.data)
+            if room < 0:
+                ids.append(None)
+                continue
+            taken.append((next_id, message))
+            ids.append(next_id)
+            next_id += _ID_STEP
+        _insert(connection, taken)
+        return ids
+
+    def append(self, connection: sqlite3.Connection, pieces: Sequence[Piece]) -> list[bool]:
+        """Store further pieces; False where there is no room for one."""
+        room = self._room(connection)
+        stored = []
+        for piece in pieces:
+            room -= len(piece.data)
+            if room >= 0:
+                _append(connection, piece)
+            stored.append(room >= 0)
+        return stored
+
+    def remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[None]:
+        """Remove messages that were not received to their end."""
+        connection.executemany(
+            "DELETE FROM messages WHERE id = ? AND state = 'receiving'", [(each,) for each in ids]
+        )
+        return [None] * len(ids)
+
+    # Delivering.
+
+    def recover(self, connection: sqlite3.Connection, times: Sequence[float]) -> list[int]:
+        """
+        After a crash: forget what was not received to its end, and queue what was being sent.
+
+        Returns:
+            How many messages may have been sent.
+        """
+        connection.execute("DELETE FROM messages WHERE state = 'receiving'")
+        found = connection.execute(
+            "UPDATE messages SET state = 'queued', maybe_sent = 1, next_attempt = ?"
+            " WHERE state = 'sending'",
+            (times[0],),
+        )
+        return [found.rowcount] * len(times)
+
+    def claim(
+        self, connection: sqlite3.Connection, requests: Sequence[ClaimRequest]
+    ) -> list[Claim]:
+        """Mark due messages as being sent."""
+        return [_claim(connection, request) for request in requests]
+
+    def settle(
+        self, connection: sqlite3.Connection, settlements: Sequence[Settlement]
+    ) -> list[None]:
+        """Write down how attempts ended, with the bounces they lead to."""
+        connection.executemany(
+            "DELETE FROM messages WHERE id = ? AND state = 'sending'",
+            [(each.message.id,) for each in settlements if each.retry_at is None],
+        )
+        connection.executemany(
+            _RETRY, [_retry_row(each) for each in settlements if each.retry_at is not None]
+        )
+        bounces = [each.bounce for each in settlements if each.bounce is not None]
+        if bounces:
+            first = self._next_id(connection)
+            _insert(connection, [(first + n * _ID_STEP, each) for n, each in enumerate(bounces)])
+        return [None] * len(settlements)
+
+    def read_piece(
+        self, connection: sqlite3.Connection, places: Sequence[tuple[int, int]]
+    ) -> list[bytes | None]:
+        """The pieces of messages by id and number; None after the last."""
+        return [_read_piece(connection, message_id, number) for message_id, number in places]
+
+    def totals(
+        self, connection: sqlite3.Connection, arguments: Sequence[None]
+    ) -> list[dict[State, Total]]:
+        """Messages and bytes by state."""
+        return [read_totals(connection)] * len(arguments)
+
+    def _room(self, connection: sqlite3.Connection) -> int:
+        if self._min_free_bytes:
+            disk = os.statvfs(self._directory)
+            if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
+                return -1
+        used: int = connection.execute("SELECT sum(bytes) FROM totals").fetchone()[0]
+        return self._max_bytes - used
+
+    def _next_id(self, connection: sqlite3.Connection) -> int:
+        last: int | None = connection.execute("SELECT max(id) FROM messages").fetchone()[0]
+        now = int(self._now() * 1_000_000) << _ID_SHIFT
+        return now if last is None else max(now, last + _ID_STEP)
+
+
+def read_totals(connection: sqlite3.Connection) -> dict[State, Total]:
+    """Messages and bytes by state."""
+    rows = connection.execute("SELECT state, messages, bytes FROM totals")
+    return {State(row["state"]): Total(row["messages"], row["bytes"]) for row in rows}
+
+
+def read_pieces(connection: sqlite3.Connection, message_id: int) -> Iterator[bytes]:
+    """The whole message, in wire form."""
+    number = 0
+    while (piece := _read_piece(connection, message_id, number)) is not None:
+        yield piece
+        number += 1
+
+
+def _insert(connection: sqlite3.Connection, messages: Sequence[tuple[int, NewMessage]]) -> None:
+    connection.executemany(
+        _INSERT,
+        [
+            (
+                message_id,
+                new.state,
+                new.origin.credential_id or "",
+                new.received_at,
+                new.origin.app,
+                new.origin.uid,
+                _ENCODE(new.envelope).decode(),
+                len(new.data),
+                new.received_at,
+                new.hold_reason,
+            )
+            for message_id, new in messages
+        ],
+    )
+    connection.executemany(
+        _INSERT_PIECE,
+        [
+            (message_id + number, new.data[begin : begin + PIECE_BYTES])
+            for message_id, new in messages
+            for number, begin in enumerate(range(0, len(new.data) or 1, PIECE_BYTES))
+        ],
+    )
+
+
+def _append(connection: sqlite3.Connection, piece: Piece) -> None:
+    changed = connection.execute(
+        "UPDATE messages SET size = size + ?, state = ? WHERE id = ? AND state = 'receiving'",
+        (len(piece.data), piece.state, piece.message_id),
+    )
+    if changed.rowcount != 1:
+        raise SystemFault("message {id} is no longer in the queue", id=public_id(piece.message_id))
+    if piece.data:
+        connection.execute(_INSERT_PIECE, (piece.message_id + piece.number, piece.data))
+
+
+def _read_piece(connection: sqlite3.Connection, message_id: int, number: int) -> bytes | None:
+    if number >= MAX_PIECES:
+        return None
+    row = connection.execute(
+        "SELECT data FROM bodies WHERE id = ?", (message_id + number,)
+    ).fetchone()
+    return None if row is None else row["data"]
+
+
+def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
+    queued: list[tuple[str, float]] = connection.execute(_CREDENTIALS).fetchall()
+    able = [row for row in queued if request.allowances.get(row[0], 1) > 0]
+    due = [row for row in able if row[1] <= request.now]
+    chosen: list[QueuedMessage] = []
+    for place, (credential_id, _when) in enumerate(due):
+        # What one credential does not use is left to those that follow.
+        share = -(-(request.limit - len(chosen)) // (len(due) - place))
+        most = min(share, request.allowances.get(credential_id, share))
+        chosen += _select(connection, _DUE, credential_id, request.now, most)
+    expired: list[QueuedMessage] = []
+    for credential_id, before in request.expired.items():
+        most = request.limit - len(chosen) - len(expired)
+        oldest = int(before * 1_000_000) << _ID_SHIFT
+        expired += _select(connection, _AGED, credential_id, oldest, most)
+    connection.executemany(_CLAIM, [(message.id,) for message in (*chosen, *expired)])
+    return Claim(chosen, expired, min((row[1] for row in able), default=None))
+
+
+def _select(
+    connection: sqlite3.Connection, query: str, credential_id: str, bound: float, most: int
+) -> list[QueuedMessage]:
+    rows = connection.execute(query, (credential_id, bound, max(most, 0)))
+    return [
+        QueuedMessage(
+            row[0],
+            Origin(row[1], row[2], row[3] or None),
+            _DECODE(row[4]),
+            row[5],
+            row[6],
+            row[7],
+            bool(row[8]),
+            row[9],
+            row[11],
+        )
+        for row in rows
+    ]
+
+
+def _retry_row(settlement: Settlement) -> tuple[object, ...]:
+    envelope = settlement.remaining or settlement.message.envelope
+    return (
+        settlement.retry_at,
+        settlement.attempts,
+        _ENCODE(envelope).decode(),
+        settlement.reply,
+        settlement.maybe_sent,
+        settlement.message.id,
+    )
