@@ -16,11 +16,13 @@ Promises
 Limits
     Refused although valid: groups, a local part that needs its quotes, ``!`` and ``%`` in a local
     part (they were routes once, and some programs still read them so), addresses longer than 320
-    characters, and text beyond ASCII that is not UTF-8.
+    characters, text beyond ASCII that is not UTF-8, and encoded words (RFC 2047) with a line end
+    or NUL in them, which some programs put into the header when they decode it.
 
 Needs no other part of sesguard, so that a program which imports it starts fast.
 """
 
+import binascii
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -56,6 +58,9 @@ _LOCAL: Final = re.compile(rf"{_LOCAL_ATOM}(?:\.{_LOCAL_ATOM})*")
 _LABEL = r"[A-Za-z0-9_\u0080-\U0010ffff-]+"
 _DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[^]]*\]")
 _UNSEEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_ENCODED_WORD: Final = re.compile(rb"=\?[^?]*+\?([BbQq])\?([^?]*+)\?=")
+_ENCODED_ENDS: Final = re.compile(rb"=0[0AaDd]")
+_ENDS: Final = re.compile(rb"[\r\n\0]")
 _SPECIALS: Final = frozenset('@<>()[],;:\\". \t')
 
 _UNREADABLE: Final = {
@@ -161,6 +166,18 @@ def _check_characters(value: bytes) -> None:
         raise AddressFault("it has bytes that are not UTF-8") from None
     if _UNSEEN.search(text):
         raise AddressFault("it has control characters")
+    if b"=?" in value and any(_hides_ends(match) for match in _ENCODED_WORD.finditer(value)):
+        raise AddressFault("an encoded word has a line end or NUL in it")
+
+
+def _hides_ends(encoded_word: re.Match[bytes]) -> bool:
+    method, text = encoded_word.groups()
+    if method in b"Qq":
+        return _ENCODED_ENDS.search(text) is not None
+    try:
+        return _ENDS.search(binascii.a2b_base64(text)) is not None
+    except binascii.Error:
+        return False
 
 
 def _end_of_comment(value: bytes, start: int) -> int:
