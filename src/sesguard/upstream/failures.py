@@ -1,0 +1,34 @@
+"""
+What keeps a message from going to the upstream, as a reply to it.
+
+It is always a 4xx: nothing of this is the mail's fault. The text begins with an enhanced status
+code (RFC 3463) and holds no secret, because errors do not.
+"""
+
+from sesguard.errors import Error, TemporaryFailure
+from sesguard.upstream.replies import Outcome, Reply, classify
+from sesguard.upstream.smtp import LoginRefused
+
+
+class SessionRefused(TemporaryFailure):
+    """The upstream does not want a session now; its own words are in the parameter ``reply``."""
+
+
+def reply_of(error: Error) -> Reply:
+    """The reply that stands for `error`."""
+    match error:
+        case SessionRefused():
+            reply = error.parameters["reply"]
+            assert isinstance(reply, Reply)
+            return reply
+        case LoginRefused():
+            return deferral("4.7.0", str(error), Outcome.AUTH_REFUSED)
+        case TemporaryFailure():
+            return deferral("4.4.1", str(error))
+        case _:
+            return deferral("4.7.0", str(error))
+
+
+def deferral(status: str, text: str, outcome: Outcome = Outcome.TEMPORARY) -> Reply:
+    """A reply of ours that keeps the mail."""
+    return Reply(451, classify(451, f"{status} {text}").text, outcome)
