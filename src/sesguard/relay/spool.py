@@ -250,7 +250,7 @@ class _SpoolTransfer:
 
     def resume(self) -> None:
         """Let the sender go on if nothing keeps it."""
-        if self._paused and not self._must_wait():
+        if self._paused and not self._over and not self._must_wait():
             self._paused = False
             self._listener.resume_transfer()
 
