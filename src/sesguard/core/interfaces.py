@@ -1,6 +1,6 @@
 """What the layers above hand to each other: small Protocols, each with one job."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sesguard.core.credential import CredentialVersion
@@ -34,5 +34,33 @@ class Sealer(Protocol):
         Raises:
             VaultTampered: Changed data, or another context.
             KeyProviderError: The key cannot be had.
+        """
+        ...
+
+
+class RawSender(Protocol):
+    """Sends whole messages by an API; used by several threads at a time."""
+
+    def send(
+        self, region: str, envelope_sender: str, recipients: Sequence[str], message: bytes
+    ) -> str:
+        """
+        Send one message to all recipients, or to none.
+
+        Args:
+            region: Where to.
+            envelope_sender: Address, or empty for a bounce.
+            recipients: At least one address.
+            message: Header and body, with CRLF line ends, without the dots of SMTP.
+
+        Returns:
+            The id that it was given.
+
+        Raises:
+            TemporaryFailure: The region cannot be reached: nothing was sent.
+            AwsTransient: No answer, or a fault on the AWS side: it may have been sent.
+            AwsThrottled: A quota is used up; it was not sent.
+            AwsDenied: The caller may not send it.
+            AwsPermanent: It is refused; the parameters `code` and `reason` say why.
         """
         ...

@@ -1,0 +1,216 @@
+"""
+Mail to SES by its API, with whatever identity the host has: the `Carrier` without a credential.
+
+The API takes a message as a whole, so it is collected in memory (SES takes up to 40 MB) and sent by
+a `RawSender` in one of `max_workers` threads. The layers below know nothing of AWS: the sender is
+handed in.
+
+Promises
+    A region that cannot be reached is left for the next one; a region that refuses, or may have
+    taken the message, is not.
+    A call without an answer is `uncertain`: SES may have taken the message (RFC 1047).
+    A message goes to all of its recipients or to none; `partial` changes nothing.
+    `begin` raises nothing and tells nothing; the listener hears of one result on the event loop.
+
+Known fault: a call cannot be broken off. `close` waits for the calls under way as long as it may,
+and then reports them as uncertain.
+
+Source: docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from sesguard.core.envelope import Envelope
+from sesguard.core.interfaces import RawSender
+from sesguard.errors import (
+    AwsDenied,
+    AwsThrottled,
+    AwsTransient,
+    Error,
+    TemporaryFailure,
+)
+from sesguard.upstream.failures import deferral
+from sesguard.upstream.interface import Result, Transfer, TransferListener
+from sesguard.upstream.replies import Outcome, Reply, classify
+from sesguard.upstream.wire import find_control_character
+
+MAX_WORKERS: Final = 16
+
+_CLOSED: Final = deferral("4.3.2", "the relay is shutting down")
+_CUT: Final = deferral("4.4.2", "the relay was shut down before the SES API answered")
+_FAULT_OF_OURS: Final = deferral(
+    "4.3.0", "the message could not be sent, because of a fault of ours"
+)
+_OF_CODE: Final = {
+    "AccountSuspendedException": Outcome.PAUSED,
+    "SendingPausedException": Outcome.PAUSED,
+    "LimitExceededException": Outcome.THROTTLED,
+    "MailFromDomainNotVerifiedException": Outcome.UNVERIFIED,
+    "NotFoundException": Outcome.DENIED,
+    "BadRequestException": Outcome.PERMANENT,
+    "MessageRejected": Outcome.PERMANENT,
+}
+"""What AWS's own code means; one that is not here counts as TEMPORARY."""
+
+
+class ApiCarrier:
+    """
+    Sends by the API; a `Carrier`. Made and used on one event loop.
+
+    Args:
+        sender: Makes the call; used by several threads.
+        regions: AWS regions in the order in which they are tried; at least one.
+        max_workers: Calls at one time.
+    """
+
+    def __init__(
+        self, sender: RawSender, regions: Sequence[str], *, max_workers: int = MAX_WORKERS
+    ) -> None:
+        self._sender = sender
+        self._regions = tuple(regions)
+        self._loop = asyncio.get_running_loop()
+        self._workers = ThreadPoolExecutor(max_workers, "ses-api")
+        self._calls: dict[asyncio.Future[Result], ApiTransfer] = {}
+        self._open: set[ApiTransfer] = set()
+        self._is_closed = False
+
+    def begin(
+        self,
+        envelope: Envelope,
+        listener: TransferListener,
+        *,
+        credential_id: str | None = None,  # noqa: ARG002 - there is none here
+        partial: bool = False,  # noqa: ARG002 - SES takes all or none
+    ) -> Transfer:
+        """See `Carrier`."""
+        transfer = ApiTransfer(self, envelope, listener)
+        refusal = _CLOSED if self._is_closed else find_control_character(envelope)
+        if refusal is not None:
+            self._loop.call_soon(transfer.settle, Result(refusal))
+        else:
+            self._open.add(transfer)
+        return transfer
+
+    async def close(self, *, timeout_s: float) -> None:
+        """See `Carrier`."""
+        self._is_closed = True
+        for transfer in [*self._open]:
+            transfer.settle(Result(_CLOSED))
+        self._open.clear()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=timeout_s)
+        late, self._calls = self._calls, {}
+        for call, transfer in late.items():
+            waited_only = call.cancel()
+            transfer.settle(Result(_CUT, uncertain=not waited_only))
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def send(self, transfer: "ApiTransfer", message: bytes) -> None:
+        """Send a complete message and settle its transfer."""
+        self._open.discard(transfer)
+        call = self._loop.run_in_executor(self._workers, self._call, transfer.envelope, message)
+        self._calls[call] = transfer
+        call.add_done_callback(self._answered)
+
+    def forget(self, transfer: "ApiTransfer") -> None:
+        """The transfer was given up."""
+        self._open.discard(transfer)
+
+    def _answered(self, call: asyncio.Future[Result]) -> None:
+        transfer = self._calls.pop(call, None)
+        if transfer is None or call.cancelled():
+            return
+        error = call.exception()
+        if error is not None:
+            self._loop.call_exception_handler({"message": "sending by API", "exception": error})
+        transfer.settle(Result(_FAULT_OF_OURS) if error is not None else call.result())
+
+    def _call(self, envelope: Envelope, message: bytes) -> Result:
+        """In a thread: send at the first region that can be reached."""
+        unreachable: TemporaryFailure | None = None
+        for region in self._regions:
+            try:
+                message_id = self._sender.send(region, envelope.sender, envelope.addresses, message)
+            except TemporaryFailure as error:
+                unreachable = error
+            except Error as error:
+                return _refused(error, region)
+            else:
+                return Result(classify(250, f"Ok {message_id}"), host=region)
+        assert unreachable is not None
+        return Result(deferral("4.4.1", str(unreachable)), host=None)
+
+
+class ApiTransfer:
+    """One message, kept until it is complete."""
+
+    __slots__ = ("_carrier", "_is_over", "_listener", "_pieces", "envelope")
+
+    def __init__(self, carrier: ApiCarrier, envelope: Envelope, listener: TransferListener) -> None:
+        self.envelope: Final = envelope
+        self._carrier = carrier
+        self._listener: TransferListener | None = listener
+        self._pieces: list[bytes] = []
+        self._is_over = False
+
+    def write(self, data: bytes) -> None:
+        """See `Transfer`."""
+        if not self._is_over:
+            self._pieces.append(data)
+
+    def finish(self) -> None:
+        """See `Transfer`."""
+        if self._is_over:
+            return
+        self._is_over = True
+        message = unstuffed(b"".join(self._pieces))
+        self._pieces.clear()
+        self._carrier.send(self, message)
+
+    def abort(self) -> None:
+        """See `Transfer`."""
+        if not self._is_over:
+            self._is_over = True
+            self._listener = None
+            self._pieces.clear()
+            self._carrier.forget(self)
+
+    def settle(self, result: Result) -> None:
+        """Tell the result."""
+        listener, self._listener = self._listener, None
+        self._is_over = True
+        self._pieces.clear()
+        if listener is not None:
+            listener.transfer_done(result)
+
+
+def unstuffed(wire: bytes) -> bytes:
+    """A message without the dots that DATA wants before lines that begin with one."""
+    return wire.removeprefix(b".").replace(b"\r\n.", b"\r\n")
+
+
+def _refused(error: Error, region: str) -> Result:
+    match error:
+        case AwsTransient():
+            return Result(deferral("4.4.2", str(error)), uncertain=True, host=region)
+        case AwsThrottled():
+            return Result(deferral("4.3.2", str(error), Outcome.THROTTLED), host=region)
+        case AwsDenied():
+            return Result(deferral("4.7.0", str(error), Outcome.DENIED), host=region)
+        case _:
+            return Result(_permanent(error), host=region)
+
+
+def _permanent(error: Error) -> Reply:
+    """The reply to what AWS refuses for good, with the meaning that SMTP would have given it."""
+    reason = str(error.parameters.get("reason", error))
+    outcome = _OF_CODE.get(str(error.parameters.get("code")), Outcome.TEMPORARY)
+    if outcome is Outcome.PERMANENT:
+        # SES uses the same words as by SMTP, and in both cases only they tell the causes apart.
+        return classify(554, f"Message rejected: {reason}")
+    if outcome is Outcome.UNVERIFIED:
+        return Reply(554, classify(554, reason).text, outcome)
+    return deferral("4.3.0" if outcome is not Outcome.THROTTLED else "4.3.2", str(error), outcome)
