@@ -67,15 +67,19 @@ def facts(directory: Path) -> Facts:
     }
 
 
-def make_settings(directory: Path, layout: str) -> Settings:
+def make_settings(directory: Path, layout: str, mode: str = "lookup") -> Settings:
     """Settings for an installation below `directory`."""
     text = f"""
 [credentials.ses]
 regions = ["us-east-1"]
 
+[apps.exim]
+users = ["nobody"]
+
 [target.exim]
+mode = "{mode}"
 layout = "{layout}"
-binary = "/nonexistent/exim"
+binary = "{directory.parent}/exim"
 config_file = "{directory}/exim.conf"
 debian_directory = "{directory}/exim4"
 cpanel_local_file = "{directory}/exim.conf.local"
@@ -114,28 +118,35 @@ def install(directory: Path, layout: str, config: bytes, password: str) -> None:
     (directory / "exim.conf.bak").chmod(0o604)
 
 
-def check_law(layout: str, config: bytes, password: str) -> None:
-    """Apply, apply again, undo; compare."""
+def check_law(layout: str, config: bytes, password: str, *modes: str) -> None:
+    """Apply one mode or several in turn, each twice; undo; compare."""
     with tempfile.TemporaryDirectory() as name:
         directory, state = Path(name) / "host", Path(name) / "state"
         directory.mkdir()
         state.mkdir()
         install(directory, layout, config, password)
         before = facts(directory)
-        deployer = EximDeployer(make_settings(directory, layout), lambda: vault(password))
+        exim = Path(name) / "exim"
+        exim.write_text("#!/bin/sh\necho exim_user = nobody\n")
+        exim.chmod(0o755)
         provider = KeyfileProvider(state / "key")
         provider.ensure_key()
         with closing(Journal(state / "journal.db", VaultSealer(provider))) as journal:
-            engine = Engine("target", journal, deployer.step_types, deployer.context())
-            steps = [s for s in deployer.plan().steps if isinstance(s, ReplaceFile)]
-            assert steps
-            run = engine.run("exim", steps, "")
-            if layout == "cpanel":
-                (directory / "exim.conf").write_text("built anew\n")
-            needles = encoded_forms(Secret(password), USER)
-            assert search_files([directory], needles) == []
-            assert list(deployer.plan().steps) == []
-            engine.undo(run)
+            runs = []
+            for mode in modes or ("lookup",):
+                made = make_settings(directory, layout, mode)
+                deployer = EximDeployer(made, lambda: vault(password))
+                engine = Engine("target", journal, deployer.step_types, deployer.context())
+                steps = [s for s in deployer.plan().steps if isinstance(s, ReplaceFile)]
+                assert steps
+                runs.append((engine, engine.run("exim", steps, "")))
+                if layout == "cpanel":
+                    (directory / "exim.conf").write_text("built anew\n")
+                needles = encoded_forms(Secret(password), USER)
+                assert search_files([directory], needles) == []
+                assert list(deployer.plan().steps) == []
+            for engine, run in reversed(runs):
+                engine.undo(run)
         after = facts(directory)
         if layout == "cpanel":
             # The generated file belongs to the rebuild step.
@@ -162,6 +173,17 @@ def test_real_world_configurations_come_back_to_the_byte(layout: str, path: Path
     config = path.read_bytes().replace(b"@USER@", USER.encode())
 
     check_law(layout, config.replace(b"@PASSWORD@", password.encode()), password)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("modes", [("relay",), ("lookup", "relay", "lookup")], ids="-".join)
+def test_relay_mode_comes_back_to_the_byte(layout: str, path: Path, modes: tuple[str, ...]) -> None:
+    """Relay mode from plaintext, from lookup mode, and back to lookup mode."""
+    password = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9"
+    config = path.read_bytes().replace(b"@USER@", USER.encode())
+
+    check_law(layout, config.replace(b"@PASSWORD@", password.encode()), password, *modes)
 
 
 _LINES = st.text(

@@ -1,9 +1,10 @@
 """
-Plans the change of an Exim from a plaintext credential to lookup.
+Plans the change of an Exim from a plaintext credential to lookup, or to our relay.
 
 The order is what keeps mail safe:
 
-    CheckLookup       the daemon answers Exim's user with the CURRENT version
+    CheckLookup       the daemon answers Exim's user with the CURRENT version (lookup mode)
+    CheckRelay        the relay answers (relay mode)
     CheckCandidate    Exim accepts the new configuration (not cPanel, whose build checks itself)
     ReloadExim        acts in undo only, after the files are back
     ReplaceFile edit  the configuration, by rename
@@ -18,7 +19,6 @@ A failure anywhere puts every file back. The plaintext that is taken out is in t
 checkpoints of the journal, for undo, and nowhere else.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,6 @@ from typing import Any, Final
 from sesguard.config.schema import CredentialSettings, Settings
 from sesguard.core.credential import Credential
 from sesguard.core.message import Message, message
-from sesguard.core.plaintext.detect import find_credentials
 from sesguard.core.secret import Secret
 from sesguard.deploy.exim.layout import EximLayout, Group, read_layout
 from sesguard.deploy.exim.program import EximProgram, find_exim
@@ -36,11 +35,19 @@ from sesguard.deploy.exim.steps import (
     CheckCandidate,
     CheckInstalled,
     CheckLookup,
+    CheckRelay,
     EximContext,
     ReloadExim,
     SendCanary,
 )
-from sesguard.deploy.exim.syntax import logical_lines, macros
+from sesguard.deploy.exim.submission import relay_endpoint, require_app
+from sesguard.deploy.exim.wiping import (
+    decode,
+    encode,
+    masked_diff,
+    require_known,
+    require_unused,
+)
 from sesguard.deploy.interface import Check, CredentialReader, Plan, Target, TargetState
 from sesguard.deploy.known import KnownSecrets
 from sesguard.deploy.steps import CheckNoPlaintext, Rebuild, ReplaceFile
@@ -53,12 +60,11 @@ _BACKUP: Final = re.compile(
     r"~$|\.sw[a-z]$|[._-](bak|backup|old|orig|save|sav|copy|dist|dpkg-|rpm|ucf-|\d)", re.IGNORECASE
 )
 """Names that editors, package managers and administrators give to copies."""
-_MASK: Final = re.compile(r"^(.)(\s*hide\s+\w+\s*=).*", re.DOTALL)
 
 
 class EximDeployer:
     """
-    Lookup mode for the Exim of this host.
+    Lookup mode and relay mode for the Exim of this host.
 
     Args:
         settings: The settings file.
@@ -68,6 +74,7 @@ class EximDeployer:
     name = "exim"
     step_types: Sequence[type[Step[Any]]] = (
         CheckLookup,
+        CheckRelay,
         CheckCandidate,
         CheckInstalled,
         ReloadExim,
@@ -117,7 +124,7 @@ class EximDeployer:
         steps += [step for step, _ in wipes]
         steps.append(CheckNoPlaintext(places=tuple(map(str, layout.places))))
         replaced = [step for step in steps if isinstance(step, ReplaceFile)]
-        return Plan(tuple(steps), self._diff(replaced, originals))
+        return Plan(tuple(steps), masked_diff(replaced, originals, self._known()))
 
     def context(self) -> EximContext:
         """See `Deployer.context`."""
@@ -137,11 +144,19 @@ class EximDeployer:
         context = self.context()
         checks = [
             _check(step.act, context, step.title())
-            for step in (self._check_lookup(rewired), self._check_installed(layout, rewired))
+            for step in (self._check_service(rewired), self._check_installed(layout, rewired))
         ]
+        if self._relayed:
+            checks.append(
+                Check(
+                    not self._settings.lookup.exim.enabled,
+                    message("Exim's user cannot ask for the credential ([lookup.exim] enabled)"),
+                )
+            )
         for group in layout.groups:
             pending = self._edits(layout, group)
-            checks.append(Check(not pending, message("{path} asks sesguardd", path=group.files[0])))
+            path = group.files[0]
+            checks.append(Check(not pending, message("{path} is as it is to be", path=path)))
         matches = search_files(layout.places, self._needles())
         checks.append(
             Check(not matches, message("copies of the credential: {count}", count=len(matches)))
@@ -156,7 +171,7 @@ class EximDeployer:
         """The steps from the question to the daemon to the test mail."""
         name = self._credential_name()
         rewired = self._in_use(layout)
-        steps: list[Step[Any]] = [self._check_lookup(rewired)]
+        steps: list[Step[Any]] = [self._check_service(rewired)]
         candidate = self._candidate(layout, edits, rewired.transports)
         if candidate is not None:
             steps.append(candidate)
@@ -177,6 +192,18 @@ class EximDeployer:
             )
         return steps
 
+    @property
+    def _relayed(self) -> bool:
+        return self._target.mode == "relay"
+
+    def _check_service(self, rewired: Rewired) -> CheckLookup | CheckRelay:
+        return self._check_relay() if self._relayed else self._check_lookup(rewired)
+
+    def _check_relay(self) -> CheckRelay:
+        endpoint = relay_endpoint(self._settings)
+        app = require_app(self._settings, self._program().user())
+        return CheckRelay(address=endpoint.address, port=endpoint.port, app=app)
+
     def _check_lookup(self, rewired: Rewired) -> CheckLookup:
         credential = self._credential_settings()
         domain = next(iter(credential.sender_domains), "")
@@ -187,9 +214,12 @@ class EximDeployer:
             sender=credential.canary_sender or (f"postmaster@{domain}" if domain else ""),
         )
 
-    @staticmethod
-    def _check_installed(layout: EximLayout, rewired: Rewired) -> CheckInstalled:
-        return CheckInstalled(config=str(layout.config), transports=rewired.transports)
+    def _check_installed(self, layout: EximLayout, rewired: Rewired) -> CheckInstalled:
+        return CheckInstalled(
+            config=str(layout.config),
+            transports=rewired.transports,
+            relay=self._wiring().relay,
+        )
 
     def _in_use(self, layout: EximLayout) -> Rewired:
         group = next(group for group in layout.groups if group.in_use)
@@ -214,7 +244,12 @@ class EximDeployer:
             str(path): changed.get(str(path)) or read_file(path).content for path in group.files
         }
         if layout.name == "monolithic":
-            return CheckCandidate(files=files, main=str(layout.config), transports=transports)
+            return CheckCandidate(
+                files=files,
+                main=str(layout.config),
+                transports=transports,
+                relay=self._wiring().relay,
+            )
         if layout.name == "debian":
             directory = self._target.debian_directory
             options = directory / "update-exim4.conf.conf"
@@ -225,6 +260,7 @@ class EximDeployer:
                 transports=transports,
                 rebuild=layout.rebuild,
                 directory=str(directory),
+                relay=self._wiring().relay,
             )
         return None
 
@@ -253,8 +289,8 @@ class EximDeployer:
                 path=group.files[0],
             )
         for path, state in states.items():
-            _require_unused(path, rewired.texts[path], known)
-            new = known.redacted(_encode(rewired.texts[path]))
+            require_unused(path, rewired.texts[path], known)
+            new = known.redacted(encode(rewired.texts[path]))
             if new != state.content:
                 found.append((ReplaceFile.of(path, state, new, "edit"), state))
         return found
@@ -262,7 +298,7 @@ class EximDeployer:
     def _rewired(self, layout: EximLayout, group: Group) -> tuple[dict[Path, FileState], Rewired]:
         states = {path: read_file(path) for path in group.files}
         rewired = rewire(
-            {path: _decode(state.content) for path, state in states.items()},
+            {path: decode(state.content) for path, state in states.items()},
             self._wiring(),
             definitions=layout.definitions,
             carries_credential=_looks_up(layout.credential_files),
@@ -280,7 +316,7 @@ class EximDeployer:
             state = read_file(path)
             content = state.content
             if path in layout.credential_files:
-                self._require_known(path, known.redacted(content))
+                require_known(path, known.redacted(content))
                 content = known.without_lines(content)
             new = known.redacted(content)
             if new != state.content:
@@ -288,23 +324,11 @@ class EximDeployer:
                 found.append((ReplaceFile.of(path, state, new, "wipe"), state))
         return found
 
-    @staticmethod
-    def _require_known(path: Path, redacted: bytes) -> None:
-        """Refuse to take out a credential that the vault does not hold: mail would stop."""
-        for item in find_credentials(_decode(redacted), path.name):
-            raise DeployError(
-                "{path}, line {line}: the credential {username} is not in the vault",
-                hint="run: sesguard credential import --from {path} --username {username}",
-                path=path,
-                line=item.line,
-                username=item.username,
-            )
-
     def _require_not_live(self, path: Path, state: FileState) -> None:
         """Refuse to wipe what may be the configuration of a second Exim: its mail would bounce."""
         if _BACKUP.search(path.name) or path in self._target.extra_files:
             return
-        if rewire({path: _decode(state.content)}, self._wiring()).credential_found:
+        if rewire({path: decode(state.content)}, self._wiring()).credential_found:
             raise DeployError(
                 "{path} is another Exim configuration with the credential in it",
                 hint="if it is a backup, move it away or name it in target.exim.extra_files",
@@ -357,6 +381,7 @@ class EximDeployer:
                 for item in self._settings.credentials.values()
                 if item.host
             ),
+            relay_endpoint(self._settings).hosts if self._relayed else "",
         )
 
     def _ca_file(self) -> Path | None:
@@ -376,23 +401,6 @@ class EximDeployer:
             )
         return program
 
-    def _diff(self, steps: Sequence[ReplaceFile], originals: Mapping[str, bytes]) -> str:
-        """One line of context; secrets and the values of hidden options are masked."""
-        known = self._known()
-        lines: list[str] = []
-        for step in steps:
-            old = known.redacted(originals[step.path])
-            lines += difflib.unified_diff(
-                _decode(old).splitlines(keepends=True),
-                _decode(step.new_content).splitlines(keepends=True),
-                step.path,
-                step.path,
-                n=1,
-            )
-        return "".join(
-            line if "sesguard" in line else _MASK.sub(r"\1\2 ********\n", line) for line in lines
-        )
-
 
 def _check(act: Callable[[EximContext], None], context: EximContext, title: Message) -> Check:
     try:
@@ -406,33 +414,3 @@ def _looks_up(files: Sequence[Path]) -> Callable[[str], bool]:
     """Whether a client_send looks the credential up in one of `files`."""
     names = [path.name for path in files]
     return lambda value: any(name in value for name in names)
-
-
-def _require_unused(path: Path, text: str, known: KnownSecrets) -> None:
-    """
-    Refuse when the password does more in this file than to be sent to SES.
-
-    In a comparison (``server_condition``) the word that takes its place would become a password.
-    """
-    lines = text.splitlines()
-    logical = list(logical_lines(lines))
-    defined = {line.start: name for line in logical for name in macros([line.text])}
-    holding = [line for line in logical if known.redacted(_encode(line.text)) != _encode(line.text)]
-    for line in holding:
-        name = defined.get(line.start)
-        users = [other for other in logical if name and name in other.text and other is not line]
-        if name is None or users:
-            raise DeployError(
-                "{path}, line {line}: the password is used here for something else as well",
-                hint="change that by hand first, then plan again",
-                path=path,
-                line=(users[0] if users else line).start + 1,
-            )
-
-
-def _decode(content: bytes) -> str:
-    return content.decode("utf-8", "surrogateescape")
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sesguard.core.secret import Secret
+from sesguard.deploy.exim.relayed import relay_options
 from sesguard.deploy.exim.rewire import AUTHENTICATOR, NOT_RELEASED, REQUIRED
 from sesguard.errors import DeployError, SystemFault
 from sesguard.system.files import find_program, read_if_exists
@@ -115,22 +116,29 @@ class EximProgram:
             if failed and re.search(r"missing|unknown|unbalanced|syntax", failed[1]):
                 raise _rejected(config, failed[1])
 
-    def check_effective(self, config: Path, transports: Sequence[str]) -> None:
+    def check_effective(self, config: Path, transports: Sequence[str], relay: str = "") -> None:
         """
         See that what Exim makes of a configuration, with its conditionals, is what was written.
 
+        Args:
+            config: The configuration.
+            transports: Names of the transports that deliver to SES.
+            relay: Relay mode: the relay, as the option ``hosts`` names it.
+
         Raises:
-            DeployError: A requirement or the authenticator is not in effect.
+            DeployError: A requirement or the authenticator is not in effect, or the authenticator
+                still is in relay mode.
         """
+        required = relay_options(relay) if relay else REQUIRED
         problem = None
         for transport in transports:
             listing = self.run("-bP", "transport", transport, config=config).output.splitlines()
-            for name in REQUIRED:
-                if f"{name} = *" not in listing:
+            for name, value in required.items():
+                if (name if value == "true" else f"{name} = {value}") not in listing:
                     problem = f"{name} of transport {transport}"
-        authenticators = self.run("-bP", "authenticators", config=config).output
-        if NOT_RELEASED not in authenticators:
-            problem = f"authenticator {AUTHENTICATOR}"
+        asks = NOT_RELEASED in self.run("-bP", "authenticators", config=config).output
+        if asks == bool(relay):
+            problem = f"the {'end' if relay else 'presence'} of authenticator {AUTHENTICATOR}"
         if problem is not None:
             raise DeployError(
                 "{what} is not in effect in {config}",

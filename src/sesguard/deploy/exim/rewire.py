@@ -11,7 +11,9 @@ What it does, and nothing else:
   Without the first one an Exim that has no credential sends without AUTH, and SES's 530 bounces the
   mail.
 
-Applying it twice gives the same text as once. Lines that are not named above are kept to the byte.
+In relay mode `sesguard.deploy.exim.relayed` then makes of it a configuration that needs no
+credential at all. Applying either mode twice gives the same text as once. Lines that are not named
+above are kept to the byte.
 
 Raises `DeployError` where the text does not allow this without a risk, such as a transport that
 also delivers elsewhere.
@@ -27,6 +29,7 @@ from typing import Final
 
 from sesguard.core.endpoints import is_ses_host
 from sesguard.core.shapes import ACCESS_KEY_ID, SES_HOST, SMTP_PASSWORD
+from sesguard.deploy.exim.relayed import with_relay, without_relay
 from sesguard.deploy.exim.syntax import Block, Option, blocks, expand_macros, macros
 from sesguard.errors import DeployError
 
@@ -57,6 +60,8 @@ class Wiring:
     """CA certificates for the upstream; None: the system's."""
     hosts: frozenset[str] = frozenset()
     """Upstream hosts whose names do not show that they are SES (VPC endpoint, sandbox)."""
+    relay: str = ""
+    """Relay mode: the relay, as the option ``hosts`` names it; empty in lookup mode."""
 
     def __post_init__(self) -> None:
         for path in (self.runtime_directory, self.socket, self.ca_file):
@@ -110,7 +115,7 @@ class Rewired:
     credential_found: bool
     """Whether an authenticator carried the credential (or its lookup in a file) itself."""
     in_place: bool
-    """Whether the text asks sesguardd, after the change."""
+    """Whether the text asks sesguardd, or sends to its relay, after the change."""
 
 
 @dataclass(slots=True)
@@ -164,6 +169,7 @@ def rewire(
     Raises:
         DeployError: The change cannot be made without a risk to mail.
     """
+    texts = {path: without_relay(text) for path, text in texts.items()}
     known = {**_all_macros(texts.values()), **(definitions or {})}
     files = {path: _Edits(text.splitlines(keepends=True)) for path, text in texts.items()}
     instances = [(edits, block) for edits in files.values() for block in blocks(edits.lines)]
@@ -186,8 +192,14 @@ def rewire(
     present = [(edits, block) for edits, block in instances if block.name == AUTHENTICATOR]
     for edits, block in present:
         _edit_authenticator(edits, block, wiring, keep=not found)
+    results = {path: edits.result() for path, edits in files.items()}
+    if wiring.relay:
+        results = {
+            path: with_relay(text, transports, AUTHENTICATOR, wiring.relay)
+            for path, text in results.items()
+        }
     return Rewired(
-        {path: edits.result() for path, edits in files.items()},
+        results,
         tuple(sorted(transports)),
         tuple(carried),
         tuple(sorted(hosts)),

@@ -1,11 +1,12 @@
 """The steps that only Exim needs; see `sesguard.deploy.exim.deployer` for their order."""
 
 import secrets
+import smtplib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from sesguard.core.message import Message, message
 from sesguard.core.secret import Secret
@@ -14,6 +15,8 @@ from sesguard.errors import DeployError
 from sesguard.system.files import ensure_directory, remove_tree, write_atomic
 from sesguard.system.processes import run_program
 from sesguard.workflow.step import Step
+
+_GREETING_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,37 @@ class CheckLookup(Step[EximContext], frozen=True, kw_only=True, tag="check-looku
                 )
 
 
+class CheckRelay(Step[EximContext], frozen=True, kw_only=True, tag="check-relay"):
+    """See that our relay answers where Exim is to send to, before anything depends on it."""
+
+    address: str
+    port: int
+    app: str
+    """The app of the settings that Exim's deliveries are."""
+
+    def title(self) -> Message:
+        """See `Step.title`."""
+        return message(
+            "see that the relay answers on {address} port {port}, where Exim is app {app}",
+            address=self.address,
+            port=self.port,
+            app=self.app,
+        )
+
+    def act(self, context: EximContext) -> None:  # noqa: ARG002
+        """Fail unless there is a greeting."""
+        try:
+            with smtplib.SMTP(self.address, self.port, "localhost", timeout=_GREETING_TIMEOUT_S):
+                pass
+        except (OSError, smtplib.SMTPException) as error:
+            raise DeployError(
+                "the relay does not answer on {address} port {port}",
+                hint="start sesguardd (systemctl restart sesguardd) and look at its log",
+                address=self.address,
+                port=self.port,
+            ) from error
+
+
 class CheckCandidate(Step[EximContext], frozen=True, kw_only=True, tag="check-candidate"):
     """Let Exim judge the new configuration in a private directory."""
 
@@ -77,6 +111,8 @@ class CheckCandidate(Step[EximContext], frozen=True, kw_only=True, tag="check-ca
     """Debian: the rebuild command; it is pointed at the private directory."""
     directory: str = ""
     """Debian: the directory that `files` are below."""
+    relay: str = ""
+    """Relay mode: the relay, as the option ``hosts`` names it."""
 
     def title(self) -> Message:
         """See `Step.title`."""
@@ -90,7 +126,7 @@ class CheckCandidate(Step[EximContext], frozen=True, kw_only=True, tag="check-ca
         try:
             candidate = self._monolithic(private) if self.main else self._debian(private)
             context.program.check(candidate)
-            context.program.check_effective(candidate, self.transports)
+            context.program.check_effective(candidate, self.transports, self.relay)
         finally:
             remove_tree(private)
 
@@ -128,6 +164,8 @@ class CheckInstalled(Step[EximContext], frozen=True, kw_only=True, tag="check-in
     config: str
     transports: tuple[str, ...] = ()
     """Transports that deliver to SES."""
+    relay: str = ""
+    """Relay mode: the relay, as the option ``hosts`` names it."""
 
     def title(self) -> Message:
         """See `Step.title`."""
@@ -136,7 +174,7 @@ class CheckInstalled(Step[EximContext], frozen=True, kw_only=True, tag="check-in
     def act(self, context: EximContext) -> None:
         """Fail with what Exim says."""
         context.program.check(Path(self.config))
-        context.program.check_effective(Path(self.config), self.transports)
+        context.program.check_effective(Path(self.config), self.transports, self.relay)
 
 
 class ReloadExim(Step[EximContext], frozen=True, kw_only=True, tag="reload-exim"):
@@ -195,5 +233,5 @@ class SendCanary(Step[EximContext], frozen=True, kw_only=True, tag="send-canary"
         mail["To"] = self.recipient
         mail["Subject"] = "sesguard test mail"
         mail["X-Sesguard-Test"] = token
-        mail.set_content("This mail shows that Exim gets its credential from sesguard.\n")
+        mail.set_content("This mail shows that Exim sends with sesguard.\n")
         context.program.send_canary(self.sender, self.recipient, mail.as_bytes(), token)
