@@ -16,6 +16,9 @@ Promises
 Limits: a caller on a TCP address of this host that is not loopback is unknown, as one from another
 host is. Programs that one user runs are one caller: PHP sites under one uid need tokens.
 
+A session that has logged in stays logged in when its token is revoked; suspend the app to cut it
+off. A container that shares a Unix socket of the host, and not its users, calls as ``nobody``.
+
 Known fault: the first message of a user waits for the host's name service, and so does everybody
 else; with users on the network, run its cache (nscd, sssd).
 """
@@ -62,9 +65,6 @@ def caller_of(connection: socket.socket, diag: SockDiag | None = None) -> Caller
     Returns:
         `UNKNOWN` for a TCP connection that is not over loopback. None: the client is gone, or the
         kernel does not say; drop the connection.
-
-    Raises:
-        SystemFault: The kernel cannot be asked at all.
     """
     try:
         if connection.family == socket.AF_UNIX:
@@ -75,7 +75,7 @@ def caller_of(connection: socket.socket, diag: SockDiag | None = None) -> Caller
             return UNKNOWN
         owner = (diag or _diag(os.getpid())).owner(remote[:2], local[:2])
         state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    except OSError:
+    except (OSError, SystemFault):
         return None
     return None if owner is None or state not in _CONNECTED else Caller(owner.uid)
 

@@ -5,7 +5,7 @@ Patterns are addresses, ``*@domain`` for every address of just that domain (neve
 domains), and ``*`` for every address. Addresses compare without regard to ASCII case, also left of
 the ``@``: RFC 5321 lets a host tell cases apart there, but hosts that receive mail do not, so that
 a rule against ``boss@`` must hold for ``Boss@``. (IAM's condition keys for SES do tell them apart;
-a fence in IAM is a second rule, not this one.) A quoted local part is compared without its quotes,
+a fence in IAM is a second rule, not this one.) A local part is compared without its quoting,
 and one final dot of a domain makes no difference. Nothing else is decoded or folded, so that
 the Kelvin sign is not a ``k``; only for denied recipients a domain that is not ASCII is also
 compared as the DNS would be asked for it (IDNA), or it would pass by under its other spelling.
@@ -20,7 +20,7 @@ from typing import Final
 from sesguard.relay.model import App, Reason, Refusal
 
 _UPPER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
-_QUOTED_PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
+_QUOTING: Final = re.compile(r'\\(.)|"', re.DOTALL)
 _MAX_SHOWN: Final = 100
 _MAX_KEPT: Final = 4096
 
@@ -70,9 +70,9 @@ _kept: Final[dict[str, Policy]] = {}
 
 
 def policy_of(app: App) -> Policy:
-    """The rules of `app`; made once for each object."""
+    """The rules of `app`; made once for each app."""
     policy = _kept.get(app.name)
-    if policy is None or policy.app is not app:
+    if policy is None or (policy.app is not app and policy.app != app):
         if len(_kept) >= _MAX_KEPT:
             _kept.clear()
         policy = _kept[app.name] = Policy(app)
@@ -146,25 +146,16 @@ def judge_size(app: App, size: int) -> Refusal | None:
 
 def split_address(address: str) -> tuple[str, str]:
     """Local part and domain in the form in which they are compared; see the module docstring."""
-    if '"' in address:
-        address = _unquoted(address)
-    if address.isascii():
-        local, _, domain = address.lower().rpartition("@")
-    else:
-        local, _, domain = address.translate(_UPPER).rpartition("@")
-    return local, domain.removesuffix(".")
+    folded = address.lower() if address.isascii() else address.translate(_UPPER)
+    local, at, domain = folded.rpartition("@")
+    if '"' in local or "\\" in local:
+        local = _QUOTING.sub(lambda quoting: quoting[1] or "", local)
+    return (local, domain.removesuffix(".")) if at else (domain, "")
 
 
 def shown(address: str) -> str:
     """An address of a stranger as a reply may show it: printable ASCII, of bounded length."""
     return address[:_MAX_SHOWN].encode("unicode_escape").decode("ascii")
-
-
-def _unquoted(address: str) -> str:
-    local, at, domain = address.rpartition("@")
-    if len(local) > 1 and local.startswith('"') and local.endswith('"'):
-        local = _QUOTED_PAIR.sub(r"\1", local[1:-1])
-    return local + at + domain
 
 
 def _dns_forms(patterns: Iterable[str]) -> list[str]:

@@ -21,6 +21,7 @@ Raises nothing; `usage` a SystemFault where the file cannot be read.
 Sources: ITU-T I.371, annex A (the two forms of the algorithm).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ from sesguard.errors import SystemFault
 from sesguard.relay.model import App, Rates, Reason, Refusal
 from sesguard.system.shared_table import SharedTable, Values, read_row
 
+RATES_FILE: Final = "rates"
+"""Its name in the directory of the queue."""
 ROWS: Final = 8192
 """Apps whose limits matter at one time."""
 
@@ -133,17 +136,30 @@ class _Buckets:
 
     def fill(self, row: Values | None) -> tuple[Values, float] | None:
         """Fill all buckets, or none and set `refusal`; see `sesguard.system.shared_table`."""
-        count, now = self._count, self._now
-        levels = _drained(row, self._limits, now)
-        wait = done = 0.0
-        for (_, seconds), limit, level in zip(_WINDOWS, self._limits, levels, strict=True):
-            if limit is not None:
-                wait = max(wait, (level + count - limit) * seconds / limit)
-                done = max(done, (level + count) * seconds / limit)
+        levels = _drained(row, self._limits, self._now)
+        wait = self._longest(
+            [
+                level + self._count - (limit or 0)
+                for level, limit in zip(levels, self._limits, strict=True)
+            ]
+        )
         if wait > 0:
             self.refusal = self._later(wait)
-            return None
-        return (now, *(level + count for level in levels)), now + done
+            # After a step back of the clock the buckets must begin to drain from here.
+            is_ahead = row is not None and row[0] > self._now
+            return self._row(levels) if is_ahead else None
+        return self._row([level + self._count for level in levels])
+
+    def _row(self, levels: Sequence[float]) -> tuple[Values, float]:
+        return (self._now, *levels), self._now + self._longest(levels)
+
+    def _longest(self, levels: Sequence[float]) -> float:
+        """Seconds until so much has drained from every bucket."""
+        return max(
+            level * seconds / limit
+            for (_, seconds), limit, level in zip(_WINDOWS, self._limits, levels, strict=True)
+            if limit is not None
+        )
 
     def _never(self) -> Refusal | None:
         for (window, _), limit in zip(_WINDOWS, self._limits, strict=True):
@@ -177,10 +193,10 @@ def _drained(
     if row is None:
         return 0.0, 0.0, 0.0
     last, *levels = row
-    # After a step back of the clock nothing has drained yet; `not <` also catches a broken number.
+    # After a step back of the clock nothing has drained yet.
     passed = now - last if now > last else 0.0
     left = [
-        0.0 if limit is None else min(float(limit), level - passed * limit / seconds)
+        0.0 if limit is None else min(float(limit), level) - passed * limit / seconds
         for (_, seconds), limit, level in zip(_WINDOWS, limits, levels, strict=True)
     ]
     minute, hour, day = (level if level > 0 else 0.0 for level in left)

@@ -10,8 +10,9 @@ Promises
     It reads ``sgt_ID_SECRET``, so that scanners know it; the id is no secret and is what lists and
     logs show. Verifying takes the same steps for every app, known or not.
     A missing file is an empty one. A damaged one is reported through `on_problem`, once for each
-    state of it, and what was read last counts on. Where nothing was ever read, `suspended` and
-    `verify` raise: an app that may be suspended must not send, but its mail is not refused either.
+    state of it, and what was read last counts on; it is tried again when the file changes and every
+    `RETRY_S` seconds. Where nothing was ever read, `suspended` and `verify` raise: an app that may
+    be suspended must not send, but its mail is not refused either.
 
 Raises: SystemFault where the file cannot be read, or was damaged; UsageError for a token id or an
 app that is not there.
@@ -37,6 +38,7 @@ from sesguard.system.locks import exclusive_lock
 
 REGISTRY_FILE: Final = "apps.json"
 """Its name in the state directory."""
+RETRY_S: Final = 5.0
 TOKEN: Final = re.compile(r"sgt_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 
 _FORMAT: Final = 1
@@ -132,7 +134,7 @@ class AppRegistry:
         self._stamp: _Stamp | None = None
         self._contents: _Contents | None = None
         self._problem: Error | None = None
-        self._looked = False
+        self._retry_at = 0.0
 
     # For the relay.
 
@@ -262,21 +264,29 @@ class AppRegistry:
             stamp = None
         except OSError:
             stamp = (0, 0, 0, 0)
-        if stamp != self._stamp or not self._looked:
-            self._stamp, self._looked = stamp, True
-            self._refresh()
+        if stamp != self._stamp or self._is_overdue():
+            self._refresh(stamp)
         if self._contents is None:
             assert self._problem is not None
             # The same exception is raised many times; its traceback would grow each time.
             raise self._problem.with_traceback(None)
         return self._contents
 
-    def _refresh(self) -> None:
+    def _is_overdue(self) -> bool:
+        if self._problem is None:
+            return self._contents is None
+        return time.monotonic() >= self._retry_at
+
+    def _refresh(self, stamp: _Stamp | None) -> None:
+        # The stamp was taken first: a file that is replaced meanwhile is read once more next time.
         try:
-            self._contents = _Contents(self._read())
+            self._contents, self._problem = _Contents(self._read()), None
         except SystemFault as problem:
+            if self._problem is None or stamp != self._stamp:
+                self._on_problem(problem)
             self._problem = problem
-            self._on_problem(problem)
+            self._retry_at = time.monotonic() + RETRY_S
+        self._stamp = stamp
 
     def _read(self) -> dict[str, Entry]:
         state = read_if_exists(self._path, max_bytes=_MAX_BYTES)

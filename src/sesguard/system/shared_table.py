@@ -16,6 +16,8 @@ made anew, empty, in place.
 
 Raises: SystemFault where the file cannot be opened, read or written, or when every row matters.
 
+Known fault: a process that is stopped (SIGSTOP) in the middle of an update stops the others too.
+
 Limits: the lock is between processes (fcntl(2) record locks), so one process must use a table from
 one thread; it may be forked after it was opened. Removing the file parts the processes that have it
 open from those that open it later.
