@@ -6,14 +6,15 @@ length, and give back what may go on at once, in *wire form* (`sesguard.upstream
 
 Promises
     After DATA, the text ends with CRLF.CRLF (or with a first line that is only a dot) and nowhere
-    else; after BDAT, with the last octet of the chunk marked LAST.
+    else, also not with CR CRLF.CRLF, which Exim has passed on as text; after BDAT, with the last
+    octet of the chunk marked LAST.
     A CR or LF on its own, or a NUL, is a fault wherever it stands. Nothing of the piece in which it
     shows is given back, nor anything after it; the stream reads on to the true end all the same, so
     that what looks like an end, and the commands behind it, are never obeyed. A CR at the end of a
     piece is kept back until its LF is there, and so is a dot that may be the end.
     Nothing is altered: no line is broken, no dot is lost. A `ChunkStream` adds the dots that the
     wire form asks for, and a CRLF to a text that does not end with one.
-    At most two octets are kept from piece to piece and no octet is looked at again with the next
+    At most three octets are kept from piece to piece and no octet is looked at again with the next
     piece, so time is linear and memory flat for any message in any pieces.
 
 Limits
@@ -26,6 +27,7 @@ smuggling CVE-2023-51764 to CVE-2023-51766.
 """
 
 import io
+import re
 from typing import Final
 
 from sesguard.relay.model import Reason, Refusal
@@ -36,6 +38,7 @@ LINE_ENDS: Final = Refusal(
 TOO_LARGE: Final = Refusal(Reason.SIZE, 552, "5.3.4", "the message is too large")
 
 _END: Final = b"\r\n.\r\n"
+_SEEMING_END: Final = re.compile(rb"[\r\n]\.[\r\n]+\Z")
 _EMPTY_END: Final = b".\r\n"
 """The end of a text at the beginning of a line."""
 
@@ -47,6 +50,9 @@ class _TextStream:
     """Whether a chunk is complete and commands follow; the session replies to each chunk."""
     ended = False
     """Whether the message is complete, for better or worse."""
+    seems_ended = False
+    """Whether the piece ended with what some programs take for the end. Together with `fault` the
+    client may be waiting for its reply: it may be given, if the connection is closed then."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -60,12 +66,16 @@ class _TextStream:
         """The last octets of the piece before, of which it is not known yet what they are."""
         self._at_line_start = True
         """Whether a line begins with `_kept`, or with the next octet."""
+        self._before = b""
+        """The octet before `_kept`."""
 
     def _pass(self, text: bytes) -> bytes:
         """Judge text that does not end within a line end; give it back if it may go on."""
         if not text:
             return b""
-        self._at_line_start = text.endswith(b"\r\n")
+        tail = self._before + text[-3:]
+        self._at_line_start = tail.endswith(b"\r\n") and not tail.endswith(b"\r\r\n")
+        self._before = text[-1:]
         self.size += len(text)
         if self.fault is None:
             if not has_strict_line_ends(text):
@@ -95,6 +105,7 @@ class DotStream(_TextStream):
             self._kept = b""
             self.rest = text[end + len(_EMPTY_END) :]
             return self._pass(text[:end])
+        self.seems_ended = _SEEMING_END.search(text, max(0, len(text) - 6)) is not None
         end = self._undecided(text)
         self._kept = text[end:]
         return self._pass(text[:end])
@@ -103,15 +114,15 @@ class DotStream(_TextStream):
         """Where the line that is only a dot begins, or -1."""
         if self._at_line_start and text.startswith(_EMPTY_END):
             return 0
-        # Most messages end with this piece and have no dots in long stretches before (base64): one
-        # octet is sought much faster than five.
+        # The end has the last dot, mostly, and in base64 there is none for long before: one octet
+        # is sought much faster than five.
         last = text.rfind(b".")
-        if text[last - 2 : last + 3] == _END:
-            before = text.rfind(b".", 0, last)
-            found = text.find(_END, 0, before + 3)
-            return last if found < 0 else found + 2
-        found = text.find(_END, 0, last + 3)
-        return -1 if found < 0 else found + 2
+        at = text.find(_END, 0, text.rfind(b".", 0, last) + 3)
+        if at < 0:
+            at = text.find(_END, max(last - 2, 0), last + 3)
+        while at >= 0 and (text[at - 1 : at] if at else self._before) == b"\r":
+            at = text.find(_END, at + 1)
+        return at + 2 if at >= 0 else -1
 
     def _undecided(self, text: bytes) -> int:
         """Where the octets begin that may be half of a line end, or of the end of the text."""
