@@ -189,4 +189,8 @@ class Ledger:
             raise SystemFault(
                 "cannot read the ledger {path}: {reason}", path=self._path, reason=error
             ) from error
-        return [LedgerEntry(*row[:-1], possible_duplicate=bool(row[-1])) for row in rows]
+        return [_entry(row) for row in rows]
+
+
+def _entry(row: sqlite3.Row) -> LedgerEntry:
+    return LedgerEntry(**{**dict(row), "possible_duplicate": bool(row["possible_duplicate"])})

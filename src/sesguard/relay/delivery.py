@@ -1,0 +1,312 @@
+"""
+Delivers what is in the queue.
+
+Promises
+    A message leaves the queue after it was delivered, or in the same transaction that stores the
+    bounce for it: nothing is lost and nothing bounces twice, whenever the process is killed.
+    A message is marked in the database before it is sent. After a crash it is sent again, and what
+    may have been delivered twice for that, or because the upstream's answer was lost, is reported
+    as a possible duplicate.
+    Mail bounces where SES refuses the message or an address, and after `bounce_after_s`; never
+    because of our credential before that time, and not in the first minutes after a start, when
+    the network may not be up. A bounce is never answered by a bounce: it is dropped, and reported.
+    What cannot be written to the database is tried again, and takes no new work meanwhile.
+
+Limits
+    `max_in_flight` messages at a time, at most 256 KiB of each in memory. Of all processes that use
+    the queue one delivers: it holds the lock ``deliver.lock``, the others wait for it.
+
+Woken by `wake`, by the eventfd (`ring` in `sesguard.relay.spool`), when a message is due, and every
+`poll_s`, which finds what the command line released.
+
+Known faults: where the wall clock is set back, retries wait longer by as much.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sesguard.errors import Error, SystemFault
+from sesguard.relay.attempt import Attempt
+from sesguard.relay.ledger import Ledger
+from sesguard.relay.pacing import Pace
+from sesguard.relay.settling import (
+    BounceMaker,
+    DeliveryEvent,
+    Ending,
+    Settler,
+    ledger_entry,
+)
+from sesguard.relay.spool import Spool
+from sesguard.relay.spool_table import Claim, ClaimRequest, QueuedMessage, Settlement
+from sesguard.system.locks import exclusive_lock
+from sesguard.upstream.interface import Carrier, Result
+
+__all__ = ["BounceMaker", "Deliverer", "DeliveryEvent", "DeliveryLimits", "Ending"]
+
+_LOCK: Final = "deliver.lock"
+_AGAIN_S: Final = 1.0
+"""After the database could not be written."""
+_GRACE_S: Final = 900.0
+"""After a start nothing is given up for its age."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLimits:
+    """How delivery is done."""
+
+    bounce_after_s: float = 48 * 3600.0
+    max_in_flight: int = 50
+    poll_s: float = 5.0
+
+
+class Deliverer:
+    """
+    Takes messages from the queue to a carrier; made and used on the running event loop.
+
+    Args:
+        spool: The queue.
+        carrier: Where mail goes.
+        ledger: Where its end is written down.
+        bounce: Writes bounces.
+        sink: Takes each event, after what it tells is on the disk.
+        limits: How it is done.
+        clock: Monotonic seconds.
+        chance: Numbers from 0 to 1, for the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        carrier: Carrier,
+        *,
+        ledger: Ledger,
+        bounce: BounceMaker,
+        sink: Callable[[DeliveryEvent], None],
+        limits: DeliveryLimits = DeliveryLimits(),
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._spool = spool
+        self._carrier = carrier
+        self._ledger = ledger
+        self._settler = Settler(bounce, bounce_after_s=limits.bounce_after_s, chance=chance)
+        self._sink = sink
+        self._limits = limits
+        self._clock = clock
+        self._paces: dict[str, Pace] = {}
+        self._in_flight: dict[int, Attempt | None] = {}
+        """None: nothing is tried, only written down."""
+        self._bell: int | None = None
+        self._lock = contextlib.ExitStack()
+        self._is_ready = False
+        self._is_claiming = False
+        self._is_wanted = False
+        """Whether something may have become due since the last claim was begun."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._keeps_all_until = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # For its owner.
+
+    def start(self, bell: int | None = None) -> None:
+        """
+        Begin, once no other process delivers.
+
+        Args:
+            bell: An eventfd that other processes ring after they queued a message.
+        """
+        self._keeps_all_until = self._clock() + min(_GRACE_S, self._limits.bounce_after_s)
+        if bell is not None:
+            self._bell = bell
+            self._loop.add_reader(bell, self._rung, bell)
+        self._begin()
+
+    def wake(self) -> None:
+        """Look for due messages now."""
+        self._is_wanted = True
+        self._claim()
+
+    async def stop(self, *, timeout_s: float) -> None:
+        """
+        Begin nothing more, and wait for what is being delivered.
+
+        What is not finished after `timeout_s` goes back into the queue; what was sent to its end,
+        and not answered, is tried again at the next start as a possible duplicate.
+        """
+        self._is_ready = False
+        if self._bell is not None:
+            self._loop.remove_reader(self._bell)
+            self._bell = None
+        if self._timer is not None:
+            self._timer.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        for attempt in list(self._in_flight.values()):
+            if attempt is not None and attempt.give_up():
+                untried = _untried(attempt.message, self._spool.now())
+                with contextlib.suppress(Error):
+                    await self._spool.writer.call(self._spool.table.settle, untried)
+        self._lock.close()
+
+    # Starting and waking.
+
+    def _begin(self) -> None:
+        try:
+            self._lock.enter_context(exclusive_lock(self._spool.directory / _LOCK))
+        except SystemFault:
+            self._timer = self._loop.call_later(self._limits.poll_s, self._begin)
+        else:
+            self._recover()
+
+    def _recover(self) -> None:
+        now = self._spool.now()
+        self._spool.writer.put(self._spool.table.recover, now, self._recovered)
+
+    def _recovered(self, _count: int | None, error: Error | None) -> None:
+        if error is not None:
+            self._timer = self._loop.call_later(_AGAIN_S, self._recover)
+            return
+        self._is_ready = True
+        self.wake()
+
+    def _rung(self, bell: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(bell)
+        self.wake()
+
+    def _wake_in(self, delay_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(delay_s, 0.0), self.wake)
+
+    # Claiming.
+
+    def _claim(self) -> None:
+        free = self._limits.max_in_flight - len(self._in_flight)
+        if not self._is_ready or self._is_claiming or not self._is_wanted or free <= 0:
+            return
+        self._is_claiming = True
+        self._is_wanted = False
+        now, clock = self._spool.now(), self._clock()
+        request = ClaimRequest(
+            free,
+            now,
+            {name: pace.allowance(clock) for name, pace in self._paces.items()},
+            self._given_up_before(now, clock),
+        )
+        self._spool.writer.put(self._spool.table.claim, request, self._claimed)
+
+    def _given_up_before(self, now: float, clock: float) -> dict[str, float]:
+        if clock < self._keeps_all_until:
+            return {}
+        before = now - self._limits.bounce_after_s
+        return {name: before for name, pace in self._paces.items() if pace.is_stopped}
+
+    def _claimed(self, claim: Claim | None, error: Error | None) -> None:
+        self._is_claiming = False
+        if claim is None or error is not None:
+            self._is_wanted = True
+            self._wake_in(_AGAIN_S)
+            return
+        self._begin_attempts(claim.messages)
+        self._give_up(claim.expired)
+        self._plan(claim)
+        self._claim()
+
+    def _plan(self, claim: Claim) -> None:
+        """Say when to look again, unless something ends before."""
+        clock = self._clock()
+        delays = [self._limits.poll_s]
+        if claim.next_due is not None:
+            delay_s = claim.next_due - self._spool.now()
+            if delay_s > 0:
+                delays.append(delay_s)
+            elif claim.messages or claim.expired:
+                self._is_wanted = True
+        for pace in self._paces.values():
+            chance = pace.next_chance(clock)
+            if chance is not None:
+                delays.append(chance - clock)
+        self._wake_in(min(delays))
+
+    # Attempts.
+
+    def _begin_attempts(self, messages: Iterable[QueuedMessage]) -> None:
+        clock = self._clock()
+        for message in messages:
+            attempt = Attempt(message, self._spool, self._ended, self._interrupted)
+            self._in_flight[message.id] = attempt
+            self._idle.clear()
+            self._pace_of(message).begin(len(message.envelope.recipients), clock)
+            attempt.begin(self._carrier)
+
+    def _ended(self, message: QueuedMessage, result: Result) -> None:
+        pace = self._pace_of(message)
+        pace.end()
+        self._judge(message, result, pace)
+
+    def _give_up(self, messages: Iterable[QueuedMessage]) -> None:
+        """Let mail bounce that is too old, and whose credential cannot send anyway."""
+        for message in messages:
+            self._in_flight[message.id] = None
+            self._idle.clear()
+            # Nothing was tried, so the pace of the credential hears nothing.
+            self._judge(message, Result(self._pace_of(message).last_reply), Pace())
+
+    def _judge(self, message: QueuedMessage, result: Result, pace: Pace) -> None:
+        clock = self._clock()
+        ended = self._settler.settle(
+            message,
+            result,
+            pace,
+            now=self._spool.now(),
+            clock=clock,
+            may_expire=clock >= self._keeps_all_until,
+        )
+        self._settle(ended.settlement, ended.events)
+
+    def _interrupted(self, message: QueuedMessage) -> None:
+        self._pace_of(message).end()
+        self._settle(_untried(message, self._spool.now() + self._limits.poll_s), ())
+
+    def _settle(self, settlement: Settlement, events: Sequence[DeliveryEvent]) -> None:
+        def settled(_value: None, error: Error | None) -> None:
+            if error is not None:
+                self._loop.call_later(_AGAIN_S, self._settle, settlement, events)
+                return
+            del self._in_flight[settlement.message.id]
+            if not self._in_flight:
+                self._idle.set()
+            self._tell(events)
+            self.wake()
+
+        self._spool.writer.put(self._spool.table.settle, settlement, settled)
+
+    def _tell(self, events: Sequence[DeliveryEvent]) -> None:
+        for event in events:
+            entry = ledger_entry(event, self._spool.now())
+            if entry is not None:
+                self._ledger.add(entry)
+            self._sink(event)
+
+    def _pace_of(self, message: QueuedMessage) -> Pace:
+        return self._paces.setdefault(message.origin.credential_id or "", Pace())
+
+
+def _untried(message: QueuedMessage, retry_at: float) -> Settlement:
+    """A message that goes back as it was."""
+    return Settlement(
+        message,
+        retry_at,
+        message.attempts,
+        reply=message.last_reply,
+        maybe_sent=message.maybe_sent,
+    )

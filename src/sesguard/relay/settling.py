@@ -1,0 +1,270 @@
+"""
+How an attempt to deliver ends: what is written to the queue, and what is told about it.
+
+Promises: what is given up leads to exactly one bounce, which is written in the transaction that
+takes the message out of the queue; a bounce is never answered by a bounce.
+
+Sources: RFC 3461, 5.2 (a bounce asks for none); RFC 5321, 4.5.4 and 4.5.5.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from sesguard.core.envelope import Envelope, Notify, Recipient
+from sesguard.relay.ledger import LedgerEntry
+from sesguard.relay.pacing import Pace
+from sesguard.relay.spool_table import NewMessage, QueuedMessage, Settlement, State, public_id
+from sesguard.relay.verdict import Trouble, Verdict, judge, retry_delay_s
+from sesguard.upstream.interface import Result
+from sesguard.upstream.replies import Reply
+
+
+class Ending(StrEnum):
+    """How an attempt to deliver ended, for some recipients."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    """Its envelope sender is told."""
+    DROPPED = "dropped"
+    """Nobody is told: it was a bounce itself, or its sender wanted none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryEvent:
+    """One attempt to deliver, for the recipients that fared alike."""
+
+    public_id: str
+    app: str
+    uid: int | None
+    sender: str
+    recipients: int
+    size: int
+    outcome: Ending
+    reply: str
+    """What the upstream said."""
+    ses_message_id: str | None
+    credential_id: str | None
+    credential_version: int | None
+    attempts: int
+    """With this one; trouble of the credential counts as none."""
+    possible_duplicate: bool
+    age_s: float
+    """Since it was received."""
+
+
+class BounceMaker(Protocol):
+    """Writes the message that tells a sender what was not delivered."""
+
+    def __call__(
+        self,
+        envelope: Envelope,
+        header: bytes,
+        failures: Mapping[str, Reply],
+        *,
+        arrived_at: float,
+        now: float,
+        reason_expired: bool,
+    ) -> bytes | None:
+        """
+        Write it.
+
+        Args:
+            envelope: Of the message.
+            header: Of the message.
+            failures: What was said last, by recipient.
+            arrived_at: When the message was received, wall clock in seconds.
+            now: Likewise.
+            reason_expired: Whether we gave up, rather than the upstream refused.
+
+        Returns:
+            The whole message with CRLF, before dots are doubled; None where nobody is to be told.
+        """
+        ...
+
+
+class Ended(NamedTuple):
+    """The end of an attempt."""
+
+    settlement: Settlement
+    events: Sequence[DeliveryEvent]
+
+
+class Settler:
+    """
+    Decides what becomes of messages.
+
+    Args:
+        bounce: Writes bounces.
+        bounce_after_s: Age at which a message is given up.
+        chance: Numbers from 0 to 1, for the jitter of retries.
+    """
+
+    def __init__(
+        self, bounce: BounceMaker, *, bounce_after_s: float, chance: Callable[[], float]
+    ) -> None:
+        self._bounce = bounce
+        self._bounce_after_s = bounce_after_s
+        self._chance = chance
+
+    def settle(
+        self,
+        message: QueuedMessage,
+        result: Result,
+        pace: Pace,
+        *,
+        now: float,
+        clock: float,
+        may_expire: bool,
+    ) -> Ended:
+        """
+        Decide what becomes of a message.
+
+        Args:
+            message: As it was claimed.
+            result: Of the attempt.
+            pace: Of its credential, which is told.
+            now: Wall clock in seconds.
+            clock: Monotonic seconds.
+            may_expire: Whether it may be given up for its age.
+        """
+        verdict = judge(message.envelope, result)
+        trouble = _trouble_of_credential(verdict, pace, clock)
+        _tell(pace, verdict, trouble, clock)
+        is_expired = may_expire and now - message.received_at >= self._bounce_after_s
+        failures = {**verdict.refused, **(verdict.later if is_expired else {})}
+        later = {} if is_expired else verdict.later
+        attempts = message.attempts + (trouble is None)
+        delay_s = retry_delay_s(attempts, self._chance) if trouble is None else 0.0
+        bounce = self._bounce_of(message, failures, now, reason_expired=not verdict.refused)
+        settlement = Settlement(
+            message,
+            now + delay_s if later else None,
+            attempts,
+            _without(message.envelope, later),
+            str(next(iter(later.values()), result.reply)),
+            message.maybe_sent or result.uncertain,
+            bounce,
+        )
+        return Ended(settlement, _events(settlement, verdict, failures, later, result, now))
+
+    def _bounce_of(
+        self,
+        message: QueuedMessage,
+        failures: Mapping[str, Reply],
+        now: float,
+        *,
+        reason_expired: bool,
+    ) -> NewMessage | None:
+        sender = message.envelope.sender
+        if not failures or not sender:
+            return None
+        text = self._bounce(
+            message.envelope,
+            header_of(message.first_piece),
+            failures,
+            arrived_at=message.received_at,
+            now=now,
+            reason_expired=reason_expired,
+        )
+        if text is None:
+            return None
+        envelope = Envelope(
+            "",
+            (Recipient(sender, frozenset({Notify.NEVER})),),
+            eight_bit=not text.isascii(),
+            utf8=message.envelope.utf8,
+        )
+        return NewMessage(message.origin, envelope, now, State.QUEUED, None, _in_wire_form(text))
+
+
+def header_of(piece: bytes) -> bytes:
+    """The header of the message that begins with `piece`, dots no longer doubled."""
+    end = piece.find(b"\r\n\r\n")
+    header = piece if end < 0 else piece[: end + 2]
+    return (b"\r\n" + header).replace(b"\r\n.", b"\r\n")[2:]
+
+
+def ledger_entry(event: DeliveryEvent, at: float) -> LedgerEntry | None:
+    """The row of the ledger for an event; None where the message is not at its end."""
+    if event.outcome is Ending.DEFERRED:
+        return None
+    return LedgerEntry(
+        at,
+        event.outcome.value,
+        event.app,
+        event.uid,
+        event.sender,
+        event.recipients,
+        event.size,
+        event.ses_message_id,
+        event.public_id,
+        event.credential_id,
+        event.credential_version,
+        event.possible_duplicate,
+    )
+
+
+def _in_wire_form(text: bytes) -> bytes:
+    return (b"\r\n" + text).replace(b"\r\n.", b"\r\n..")[2:]
+
+
+def _trouble_of_credential(verdict: Verdict, pace: Pace, clock: float) -> Trouble | None:
+    # A policy that lets others of the credential through means this message, by its sender.
+    if verdict.trouble is Trouble.DENIED and pace.has_sent_lately(clock):
+        return None
+    return verdict.trouble
+
+
+def _tell(pace: Pace, verdict: Verdict, trouble: Trouble | None, clock: float) -> None:
+    if verdict.delivered:
+        pace.note_sent(clock)
+    if trouble is not None:
+        pace.note_trouble(trouble, next(iter(verdict.later.values())), clock)
+
+
+def _without(envelope: Envelope, later: Mapping[str, Reply]) -> Envelope:
+    """The envelope for those that are tried again."""
+    kept = tuple(each for each in envelope.recipients if each.address in later)
+    return envelope if len(kept) == len(envelope.recipients) else replace(envelope, recipients=kept)
+
+
+def _events(
+    settlement: Settlement,
+    verdict: Verdict,
+    failures: Mapping[str, Reply],
+    later: Mapping[str, Reply],
+    result: Result,
+    now: float,
+) -> list[DeliveryEvent]:
+    message = settlement.message
+    given_up = Ending.DROPPED if settlement.bounce is None else Ending.BOUNCED
+
+    def event(outcome: Ending, recipients: int, reply: Reply) -> DeliveryEvent:
+        return DeliveryEvent(
+            public_id(message.id),
+            message.origin.app,
+            message.origin.uid,
+            message.envelope.sender,
+            recipients,
+            message.size,
+            outcome,
+            str(reply),
+            reply.message_id,
+            result.credential_id or message.origin.credential_id,
+            result.credential_version,
+            settlement.attempts,
+            settlement.maybe_sent,
+            now - message.received_at,
+        )
+
+    events = []
+    if verdict.delivered:
+        events.append(event(Ending.DELIVERED, len(verdict.delivered), result.reply))
+    if failures:
+        events.append(event(given_up, len(failures), next(iter(failures.values()))))
+    if later:
+        events.append(event(Ending.DEFERRED, len(later), next(iter(later.values()))))
+    return events
