@@ -83,7 +83,7 @@ def strike(
         assert old == host.credential().current()
         require_converged(host)
     elif problem is not None:
-        assert 4 == problem.exit_code, repr(problem)
+        assert 4 == problem.exit_code, str(problem)
         if any(not run.state.finished for run in host.rotation().history(NAME)):
             assert "--resume" in str(problem.hint)
         else:

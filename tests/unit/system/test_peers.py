@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sesguard.system.peers import Peer, peer_of
-from unit.system.children import NOBODY
+from unit.system.children import NOBODY, open_to_all
 
 
 def test_the_peer_of_a_pair_is_this_process() -> None:
@@ -20,19 +20,21 @@ def test_the_peer_of_a_pair_is_this_process() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_the_peer_is_the_user_that_connected(tmp_path: Path) -> None:
     """A process that gave up root before connecting is seen as what it is, also when it is gone."""
-    for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
-        directory.chmod(0o755)
+    open_to_all(tmp_path)
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         path.chmod(0o666)
         listener.listen()
+        listener.settimeout(10)
         pid = os.fork()
         if pid == 0:
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(path))
+            try:
+                os.setresgid(NOBODY, NOBODY, NOBODY)
+                os.setresuid(NOBODY, NOBODY, NOBODY)
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(path))
+            finally:
                 os._exit(0)
         connection, _address = listener.accept()
         os.waitpid(pid, 0)

@@ -17,7 +17,7 @@ from sesguard.system.search import (
     search_processes,
     walk_files,
 )
-from unit.system.children import NOBODY, in_child
+from unit.system.children import NOBODY, in_child, open_to_all
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 SECRET = b"top-secret-value"
@@ -71,8 +71,7 @@ def test_a_file_replaced_by_a_fifo_or_a_link_is_not_waited_for(tmp_path: Path) -
 @AS_ROOT
 def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
     """A file and a directory of others; the rest is searched all the same."""
-    for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
-        directory.chmod(0o755)
+    open_to_all(tmp_path)
     (tmp_path / "open").write_bytes(SECRET)
     (tmp_path / "closed").write_bytes(SECRET)
     (tmp_path / "closed").chmod(0o600)
