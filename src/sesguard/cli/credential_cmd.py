@@ -10,7 +10,6 @@ from sesguard.cli.credential_import import command as import_command
 from sesguard.cli.credential_view import COLUMNS, describe, known_credentials, table_row
 from sesguard.cli.i18n import _, translate
 from sesguard.cli.progress import StepPrinter
-from sesguard.core.credential import Credential
 from sesguard.errors import CheckFailed
 from sesguard.vault.checking import RecordCheck
 
@@ -97,7 +96,7 @@ def check(app: App, as_json: bool, restore_previous: bool) -> None:
 @pass_app
 def reveal(app: App, name: str, yes: bool) -> None:
     """Print the CURRENT version's passwords; the one command that shows a secret."""
-    version = app.vault().read().credentials.get(name, Credential(name)).current()
+    version = app.vault().read().credential(name).current()
     question = _("Show the password of {name} on this terminal?").format(name=name)
     app.output.confirm(question, assume_yes=yes)
     audit.record(

@@ -18,7 +18,6 @@ from sesguard.cli import params
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.i18n import N_, _
 from sesguard.config.schema import CredentialSettings, Settings
-from sesguard.core.credential import Credential
 from sesguard.core.endpoints import Endpoint
 from sesguard.core.routing import RoutingRule, smtp_password
 from sesguard.errors import TemporaryFailure, UpstreamError, UsageError
@@ -142,7 +141,7 @@ def _send_direct(
     recipient: str,
     message: EmailMessage,
 ) -> None:
-    credential = app.vault().read().credentials.get(name, Credential(name))
+    credential = app.vault().read().credential(name)
     version = credential.current()
     rule = RoutingRule(name, settings.smtp_host, settings.port, settings.regions)
     endpoint = Endpoint(settings.smtp_host, settings.port)

@@ -55,5 +55,4 @@ class RotationContext:
         Raises:
             VaultError: The vault does not open.
         """
-        known = self.vault.read().credentials.get(self.credential_id)
-        return known or Credential(self.credential_id)
+        return self.vault.read().credential(self.credential_id)

@@ -15,6 +15,7 @@ from sesguard.core.endpoints import Endpoint, smtp_host
 from sesguard.core.routing import RoutingRule, smtp_password
 from sesguard.core.secret import Secret
 from sesguard.errors import Error, SettingsError, TemporaryFailure, UpstreamError
+from sesguard.rotation.backoff import Backoff
 from sesguard.rotation.context import Pace
 from sesguard.upstream.replies import Outcome, Reply
 from sesguard.upstream.smtp import LoginRefused, SmtpUpstream, check_login
@@ -62,7 +63,7 @@ def _wait_for(
     pace: Pace,
     wanted: int,
 ) -> None:
-    in_a_row, pause = 0, _FIRST_PAUSE_S
+    in_a_row, backoff = 0, _backoff(pace, deadline)
     password = password_at(version, credential, endpoint)
     while in_a_row < wanted:
         try:
@@ -75,10 +76,8 @@ def _wait_for(
             )
         except (LoginRefused, TemporaryFailure):
             in_a_row = 0
-            if pace.monotonic() + pause > deadline:
+            if not backoff.wait():
                 raise
-            pace.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
         else:
             in_a_row += 1
 
@@ -147,18 +146,20 @@ def wait_until_sent(
     Raises:
         UpstreamError: It was refused for good, or not taken until `timeout_s` had passed.
     """
-    deadline, pause, taken = pace.monotonic() + timeout_s, _FIRST_PAUSE_S, 0
+    taken, backoff = 0, _backoff(pace, pace.monotonic() + timeout_s)
     while taken < in_a_row:
         try:
             _require_sent(send_test_mail(version, credential))
-            taken += 1
-            continue
         except (NotYetError, LoginRefused, TemporaryFailure) as error:
             taken = 0
-            if pace.monotonic() + pause > deadline:
+            if not backoff.wait():
                 raise _not_sent(error) from error
-        pace.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        else:
+            taken += 1
+
+
+def _backoff(pace: Pace, deadline: float) -> Backoff:
+    return Backoff(pace, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, deadline)
 
 
 def _not_sent(error: Error) -> UpstreamError:

@@ -32,7 +32,7 @@ from sesguard.aws.iam import AccessKey, IamKeys, KeyStatus
 from sesguard.aws.users import IamUsers
 from sesguard.errors import CheckFailed
 from sesguard.rotation.context import Pace
-from sesguard.rotation.keys import find_status
+from sesguard.rotation.keys import KEYS_OF_A_USER, delete_orphans, find_status, no_slot
 from sesguard.rotation.managed_value import ManagedValue
 from sesguard.rotation.schedule import parse_time
 
@@ -42,7 +42,6 @@ ATTEMPT: Final = timedelta(minutes=15)
 """The longest time that a Lambda function may run."""
 
 _SKEW: Final = timedelta(minutes=1)
-_KEYS_OF_A_USER: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class ManagedKeys:
         intent = _read_intent(tags)
         old = previous.username if previous else None
         left = self._without_orphans(user, intent, {current.username, old})
-        if len(left) >= _KEYS_OF_A_USER:
+        if len(left) >= KEYS_OF_A_USER:
             others = [key for key in left if key.access_key_id != current.username]
             ours = [
                 key
@@ -92,7 +91,7 @@ class ManagedKeys:
                 or (intent is not None and intent.covers(key))
             ]
             if not ours:
-                raise _foreign(user, others[0])
+                raise no_slot(user, others[0])
             self._delete(user, ours[0], current, tags)
             left.remove(ours[0])
         return frozenset(key.access_key_id for key in left)
@@ -146,19 +145,9 @@ class ManagedKeys:
     def _without_orphans(
         self, user: str, intent: Intent | None, staged: set[str | None]
     ) -> list[AccessKey]:
-        left = []
-        for key in self.keys.list_access_keys(user):
-            is_orphan = (
-                intent is not None
-                and key.access_key_id not in staged
-                and intent.covers(key)
-                and self.keys.key_last_used(key.access_key_id) is None
-            )
-            if is_orphan:
-                self.keys.ensure_key_deleted(user, key.access_key_id)
-            else:
-                left.append(key)
-        return left
+        if intent is None:
+            return list(self.keys.list_access_keys(user))
+        return delete_orphans(self.keys, user, staged, may_be_ours=intent.covers)
 
     def _delete(
         self, user: str, key: AccessKey, current: ManagedValue, tags: Mapping[str, str]
@@ -235,15 +224,4 @@ def _activated_again(key: AccessKey) -> CheckFailed:
         "the old key {key} was activated again, so somebody uses it",
         hint="find who, give it the new value, and deactivate {key}",
         key=key.access_key_id,
-    )
-
-
-def _foreign(user: str, key: AccessKey) -> CheckFailed:
-    return CheckFailed(
-        "IAM user {user} has two keys, and {key} ({status}, made {at}) is not of this secret",
-        hint="delete that key once you know that nobody needs it, then rotate again",
-        user=user,
-        key=key.access_key_id,
-        status=key.status.value,
-        at=key.created_at.date().isoformat(),
     )

@@ -14,7 +14,13 @@ from sesguard.aws.iam import AccessKey, KeyFacts, KeyStatus
 from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
 from sesguard.errors import CheckFailed, UsageError
 from sesguard.rotation.context import RotationContext
-from sesguard.rotation.keys import find_facts, foreign_keys, owner_of
+from sesguard.rotation.keys import (
+    KEYS_OF_A_USER,
+    find_facts,
+    foreign_keys,
+    no_slot,
+    owner_of,
+)
 from sesguard.rotation.schedule import parse_time
 from sesguard.rotation.steps import (
     CreateKey,
@@ -26,8 +32,6 @@ from sesguard.rotation.steps import (
     TestLogin,
 )
 from sesguard.rotation.targets import last_grant
-
-_KEYS_OF_A_USER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,8 @@ def plan_first_key(context: RotationContext, *, send_mail: bool = False) -> Rota
             hint="set iam_user of the credential",
         )
     listed = context.keys.list_access_keys(user)
-    if len(listed) >= _KEYS_OF_A_USER:
-        raise _no_slot(user, listed[0])
+    if len(listed) >= KEYS_OF_A_USER:
+        raise no_slot(user, listed[0])
     known = {key.access_key_id for key in listed}
     number = credential.next_number
     return RotationPlan((), _creation(number, user, known, "issued", send_mail=send_mail))
@@ -199,20 +203,9 @@ def _free_slot(
             )
         steps.append(DeleteKey(number=version.number, access_key_id=version.username))
     foreign = foreign_keys(listed, credential)
-    if len(foreign) + len(staying) > _KEYS_OF_A_USER - (1 if pending is None else 0):
-        raise _no_slot(user, foreign[0])
+    if len(foreign) + len(staying) > KEYS_OF_A_USER - (1 if pending is None else 0):
+        raise no_slot(user, foreign[0])
     return steps
-
-
-def _no_slot(user: str, key: AccessKey) -> CheckFailed:
-    return CheckFailed(
-        "IAM user {user} has two keys, and {key} ({status}, made {at}) is not of this credential",
-        hint="delete that key once you know that nobody needs it, then rotate again",
-        user=user,
-        key=key.access_key_id,
-        status=key.status.value,
-        at=key.created_at.date().isoformat(),
-    )
 
 
 def _replaced(credential: Credential) -> list[CredentialVersion]:

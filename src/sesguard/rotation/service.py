@@ -12,7 +12,7 @@ from typing import Final
 
 from sesguard.aws.iam import IamKeys
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential, StagingLabel
+from sesguard.core.credential import StagingLabel
 from sesguard.core.interfaces import Sealer
 from sesguard.deploy.service import TargetService
 from sesguard.errors import AwsError, CheckFailed, Error
@@ -166,7 +166,7 @@ class RotationService:
         """
         contents = self._vault.read_last_good()
         return describe_rotation(
-            contents.credentials.get(name, Credential(name)),
+            contents.credential(name),
             self._settings.rotation,
             self.history(name),
             seed=contents.vault_id,
@@ -203,8 +203,7 @@ class RotationService:
 
     def _refuse_held(self, name: str) -> None:
         """Whatever a rotation would put back or make CURRENT belongs to a user whose key leaked."""
-        known = self._vault.read().credentials.get(name)
-        if known is not None and known.labelled(StagingLabel.HELD) is not None:
+        if self._vault.read().credential(name).labelled(StagingLabel.HELD) is not None:
             raise CheckFailed(
                 "the mail of credential {name} is held, because its key leaked",
                 hint="run: sesguard panic --credential {name}",

@@ -43,6 +43,10 @@ class VaultContents:
     vault_id: str
     credentials: Mapping[str, Credential]
 
+    def credential(self, name: str) -> Credential:
+        """The credential of that name; one that is not there has no versions."""
+        return self.credentials.get(name, Credential(name))
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -115,7 +119,7 @@ class Generation:
         self, provider: KeyProvider, entry: CredentialEntry | None, credential: Credential
     ) -> CredentialEntry:
         name = credential.credential_id
-        old = self.contents.credentials.get(name, Credential(name))
+        old = self.contents.credential(name)
         known = {version.number: version for version in old.versions}
         records = {record.version: record for record in entry.versions} if entry else {}
         return CredentialEntry(

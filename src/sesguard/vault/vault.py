@@ -166,7 +166,7 @@ class Vault:
         self._require_existing()
         with self.locked():
             present, mark = self._reader.load()
-            old = present.contents.credentials.get(credential_id, Credential(credential_id))
+            old = present.contents.credential(credential_id)
             new = change(old)
             if new.credential_id != credential_id:
                 raise CredentialError(

@@ -83,7 +83,7 @@ class TestRotation:
         managed.rotate()
 
         assert {foreign, managed.username()} == set(managed.keys())
-        with pytest.raises(CheckFailed, match=f"{foreign} .* is not of this secret"):
+        with pytest.raises(CheckFailed, match=f"{foreign} .* is not of this credential"):
             managed.rotate()
         assert managed.logs_in()
 
@@ -172,7 +172,7 @@ class TestRefusals:
         foreign = managed.value_of_new_key()["username"]
         keys = managed.keys()
 
-        with pytest.raises(CheckFailed, match=f"{foreign} .Active.* is not of this secret"):
+        with pytest.raises(CheckFailed, match=f"{foreign} .Active.* is not of this credential"):
             managed.rotate()
         assert keys == managed.keys()
 

@@ -416,3 +416,11 @@ def test_vault_round_trip_of_any_credentials(written: list[Credential]) -> None:
         assert path.read_bytes().split(b"\n")[1] == msgspec.json.encode(
             manifest, order="deterministic"
         )
+
+
+def test_a_credential_that_is_not_there_has_no_versions(filled: Vault) -> None:
+    """Whoever asks for it need not tell it from one that is empty."""
+    contents = filled.read()
+
+    assert contents.credentials["ses"] == contents.credential("ses")
+    assert Credential("absent") == contents.credential("absent")
