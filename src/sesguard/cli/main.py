@@ -31,6 +31,8 @@ COMMANDS: Final = {
     "init": "sesguard.cli.init_cmd",
     "credential": "sesguard.cli.credential_cmd",
     "target": "sesguard.cli.target_cmd",
+    "app": "sesguard.cli.app_cmd",
+    "queue": "sesguard.cli.queue_cmd",
     "daemon": "sesguard.cli.daemon_cmd",
     "send": "sesguard.cli.send_cmd",
     "rotate": "sesguard.cli.rotate_cmd",

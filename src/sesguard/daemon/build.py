@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sesguard.config.schema import LookupSettings, Settings
+from sesguard.config.schema import CredentialSettings, LookupSettings, Settings
+from sesguard.core.endpoints import Endpoint
 from sesguard.core.interfaces import CredentialSource
 from sesguard.core.routing import RoutingRule
 from sesguard.daemon.log import JsonLog
-from sesguard.errors import Error
+from sesguard.errors import Error, SettingsError
 from sesguard.lookup.desk import LookupDesk
 from sesguard.lookup.exim_protocol import EximDialogue
 from sesguard.lookup.model import EventSink
 from sesguard.lookup.postfix_protocol import PostfixDialogue
 from sesguard.lookup.server import Limits
 from sesguard.system.privileges import User, find_user
+from sesguard.upstream.lane import Destination
 from sesguard.vault.opening import open_vault
 from sesguard.vault.source import VaultCredentialSource
 
@@ -49,6 +51,33 @@ def routing_rules(settings: Settings) -> tuple[RoutingRule, ...]:
         )
         for name, credential in settings.credentials.items()
     )
+
+
+def destinations(settings: Settings) -> tuple[Destination, ...]:
+    """Where the mail of each credential goes, with the hosts to fall back to."""
+    rules = routing_rules(settings)
+    return tuple(
+        Destination(
+            rule,
+            (Endpoint(rule.host, rule.port), *_fallbacks(settings.credentials[rule.credential_id])),
+            settings.credentials[rule.credential_id].ca_file,
+        )
+        for rule in rules
+    )
+
+
+def _fallbacks(credential: CredentialSettings) -> list[Endpoint]:
+    found = []
+    for text in credential.fallback_hosts:
+        host, colon, port = text.partition(":")
+        if not host or (colon and not (port.isascii() and port.isdecimal())):
+            raise SettingsError(
+                "fallback_hosts: {text!r} is neither HOST nor HOST:PORT",
+                hint="use a name such as email-smtp.us-west-2.amazonaws.com",
+                text=text,
+            )
+        found.append(Endpoint(host, int(port) if colon else credential.port))
+    return found
 
 
 def lookup_settings(settings: Settings) -> dict[str, LookupSettings]:

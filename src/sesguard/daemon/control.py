@@ -1,8 +1,9 @@
 """
 The control socket (docs/protocols/control.md): what ``sesguard status`` asks.
 
-One line ``status``, answered by one JSON object on one line, and close. It tells key ids and
-numbers, never a password. Anything else is answered by ``{"version":1,"error":"unknown request"}``.
+One line ``status``, answered by one JSON object on one line, or ``metrics``, answered in Prometheus'
+text format; then it closes. They tell key ids and numbers, never a password. Anything else is
+answered by ``{"version":1,"error":"unknown request"}``.
 """
 
 import json
@@ -18,6 +19,7 @@ from sesguard.daemon.sockets import CONTROL
 from sesguard.errors import Error
 from sesguard.lookup.interface import Answer
 from sesguard.lookup.model import Outcome
+from sesguard.relay.metrics import Snapshot, exposition
 from sesguard.system.peers import Peer
 from sesguard.vault.source import VaultCredentialSource
 
@@ -31,18 +33,24 @@ class ControlDialogue:
 
     Args:
         describe: Gives the answer to ``status``.
+        expose: Gives the answer to ``metrics``.
     """
 
     protocol = CONTROL
     keeps_open = False
 
-    def __init__(self, describe: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(
+        self, describe: Callable[[], Mapping[str, object]], expose: Callable[[], str]
+    ) -> None:
         self._describe = describe
+        self._expose = expose
 
     def answer(self, received: bytearray, peer: Peer) -> Answer | None:  # noqa: ARG002
         """See `sesguard.lookup.interface.Dialogue`."""
         if b"\n" not in received and len(received) <= MAX_REQUEST_BYTES:
             return None
+        if received == b"metrics\n":
+            return Answer(self._expose().encode("utf-8"), close=True)
         known = received == b"status\n"
         reply = self._describe() if known else {"error": "unknown request"}
         document = {"version": FORMAT_VERSION, **reply}
@@ -57,12 +65,20 @@ class StatusReport:
         source: The credentials in use.
         lookups: Counts.
         log: Knows of lost lines.
+        numbers: What the relay counted; None: it is not served.
     """
 
-    def __init__(self, source: VaultCredentialSource, lookups: LookupLog, log: JsonLog) -> None:
+    def __init__(
+        self,
+        source: VaultCredentialSource,
+        lookups: LookupLog,
+        log: JsonLog,
+        numbers: Callable[[], Snapshot | None],
+    ) -> None:
         self._source = source
         self._lookups = lookups
         self._log = log
+        self._numbers = numbers
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
 
@@ -78,8 +94,23 @@ class StatusReport:
                 for (name, number), at in self._lookups.last_grants.items()
             ],
             "lookups": {str(outcome): self._lookups.counts[outcome] for outcome in Outcome},
+            "relay": self._relay(),
             "log_lines_lost": self._log.lost,
         }
+
+    def expose(self) -> str:
+        """The relay's numbers in Prometheus' text format; empty where it is not served."""
+        numbers = self._numbers()
+        return "" if numbers is None else exposition(numbers)
+
+    def _relay(self) -> dict[str, object] | None:
+        numbers = self._numbers()
+        if numbers is None:
+            return None
+        messages: dict[str, dict[str, int]] = {}
+        for app, fate, count in numbers.counters.get("messages", []):
+            messages.setdefault(app, {})[fate] = count
+        return {"messages": messages, **{name: int(n) for name, n in numbers.gauges.items()}}
 
     def _vault(self) -> dict[str, object]:
         try:

@@ -1,9 +1,10 @@
 """
 Which sockets the daemon listens on.
 
-``control`` always; ``exim`` and ``postfix`` where they are enabled and one of their users exists,
-so that one settings file serves hosts with either. A socket that the service manager passed is
-served in any case, because nobody else would answer on it; without users it refuses everybody.
+``control`` always; ``relay`` and ``lmtp`` where there is an app; ``exim`` and ``postfix`` where they
+are enabled and one of their users exists, so that one settings file serves hosts with either. A
+socket that the service manager passed is served in any case, because nobody else would answer on
+it; without users it refuses everybody.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import socket
 from sesguard.config.schema import Settings
 from sesguard.daemon.build import allowed_users, lookup_settings
 from sesguard.daemon.log import JsonLog
+from sesguard.daemon.relay_sockets import SOCKET_NAMES
 from sesguard.daemon.sockets import (
     CONTROL,
     SocketPlan,
@@ -61,7 +63,7 @@ def open_listeners(
 def _take_over(
     settings: Settings, log: JsonLog, stack: contextlib.ExitStack
 ) -> dict[str, socket.socket]:
-    known = {*lookup_settings(settings), CONTROL}
+    known = {*lookup_settings(settings), CONTROL, *relay_names(settings)}
     taken = {}
     try:
         passed = inherited_sockets()
@@ -96,5 +98,11 @@ def _plans(settings: Settings, log: JsonLog) -> list[SocketPlan]:
                 hint=f"add them to group {group_name(plan.gid)}",
             )
         plans.append(plan)
+    plans += [SocketPlan(name, 0o666, current_user().gid) for name in relay_names(settings)]
     plans.append(SocketPlan(CONTROL, 0o600, current_user().gid))
     return plans
+
+
+def relay_names(settings: Settings) -> tuple[str, ...]:
+    """The Unix sockets of the relay that are to be opened."""
+    return SOCKET_NAMES if settings.apps and settings.relay.unix_sockets else ()

@@ -84,7 +84,7 @@ class JsonLog:
         self.lost += 1
 
 
-class _Allowance:
+class Allowance:
     """A token bucket that counts what it holds back."""
 
     __slots__ = ("_at", "_tokens", "held_back")
@@ -95,6 +95,7 @@ class _Allowance:
         self.held_back = 0
 
     def take(self, now: float) -> bool:
+        """Whether one more line may be written."""
         self._tokens = min(_BURST, self._tokens + (now - self._at) * _PER_SECOND)
         self._at = now
         if self._tokens < 1:
@@ -120,7 +121,7 @@ class LookupLog:
         """Credential and version to when it was handed out last; the newest `_MAX_GRANTS`."""
         self._log = log
         self._clock = clock
-        self._allowances: dict[Reason | None, _Allowance] = {}
+        self._allowances: dict[Reason | None, Allowance] = {}
 
     def __call__(self, event: LookupEvent) -> None:
         """Take one event."""
@@ -131,7 +132,7 @@ class LookupLog:
         left_out = None
         if event.outcome is Outcome.REFUSED:
             now = self._clock()
-            allowance = self._allowances.setdefault(event.reason, _Allowance(now))
+            allowance = self._allowances.setdefault(event.reason, Allowance(now))
             if not allowance.take(now):
                 return
             left_out, allowance.held_back = allowance.held_back or None, 0

@@ -6,7 +6,9 @@ sesguardd: the order in which things are done, and why.
 3. Open the sockets, as root: the runtime directory is root's, so that nobody replaces a socket.
 4. Become ``daemon.user`` for good, and harden again, since the kernel resets it. Started by another
    user than root, the daemon stays that user.
-5. Tell the service manager READY, serve.
+5. With several processes for the relay: fork them (`sesguard.daemon.workers`). Number 0 does
+   everything, the others serve the relay only.
+6. Tell the service manager READY, serve.
 
 Signals: SIGTERM and SIGINT end it: no new connections, requests in progress get their time-out to
 end, sockets are removed where the user may, exit 0. SIGHUP reads the settings again: rules, users
@@ -22,16 +24,20 @@ Raises `SettingsError`, `VaultError` and `SystemFault` at the start, nothing aft
 """
 
 import asyncio
+import codecs
 import contextlib
 import os
 import signal
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+import uvloop
+
 from sesguard.config.load import load_settings
-from sesguard.config.schema import Settings
+from sesguard.config.schema import RelaySettings, Settings
 from sesguard.daemon.build import (
     allowed_users,
     limits_of,
@@ -44,11 +50,21 @@ from sesguard.daemon.build import (
 from sesguard.daemon.control import ControlDialogue, StatusReport
 from sesguard.daemon.listeners import open_listeners
 from sesguard.daemon.log import JsonLog, LookupLog, reserve_standard_descriptors
+from sesguard.daemon.relay import RelayPart, Workers, prepare_spool
+from sesguard.daemon.relay_sockets import (
+    LMTP,
+    SOCKET_NAMES,
+    RelayListener,
+    open_tcp_listeners,
+)
 from sesguard.daemon.sockets import CONTROL
+from sesguard.daemon.workers import supervise
 from sesguard.errors import Error, SettingsError
 from sesguard.lookup.desk import LookupDesk
 from sesguard.lookup.server import Limits, LookupServer
+from sesguard.relay.metrics import Snapshot
 from sesguard.system.privileges import (
+    User,
     current_user,
     drop_rights,
     harden_process,
@@ -59,6 +75,8 @@ from sesguard.system.systemd import notify
 from sesguard.vault.source import VaultCredentialSource
 
 _CONTROL_CONNECTIONS: Final = 16
+_ENCODINGS: Final = ("idna", "utf-16-le", "utf-16-be", "latin-1", "cp1252")
+"""Loaded while we may still read Python's own files."""
 
 
 def serve(settings: Settings) -> None:
@@ -78,53 +96,107 @@ def serve(settings: Settings) -> None:
     source = open_source(settings, log)
     with contextlib.ExitStack() as stack:
         listeners = open_listeners(settings, log, stack)
+        relay_listeners = _open_relay(settings, user, listeners, stack)
+        for encoding in _ENCODINGS:
+            codecs.lookup(encoding)
         if user is not None:
             drop_rights(user)
             harden_process()
-        asyncio.run(_Service(settings, source, log).run(listeners))
+        workers = Workers(len(relay_listeners))
+
+        def work(number: int) -> None:
+            service = _Service(settings, source, log, workers, number)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(service.run(listeners, relay_listeners[number]))
+
+        if len(relay_listeners) == 1:
+            work(0)
+        else:
+            supervise(len(relay_listeners), work, log)
+
+
+def _open_relay(
+    settings: Settings,
+    user: User | None,
+    listeners: dict[str, socket.socket],
+    stack: contextlib.ExitStack,
+) -> list[list[RelayListener]]:
+    """The relay's listeners of each process; the Unix sockets are taken out of `listeners`."""
+    unix = [
+        RelayListener(listeners.pop(name), is_lmtp=name == LMTP)
+        for name in SOCKET_NAMES
+        if name in listeners
+    ]
+    if not settings.apps:
+        return [unix]
+    prepare_spool(settings, user)
+    return [[*unix, *tcp] for tcp in open_tcp_listeners(settings.relay, stack)]
 
 
 class _Service:
-    """The running daemon."""
+    """One process of the running daemon."""
 
-    def __init__(self, settings: Settings, source: VaultCredentialSource, log: JsonLog) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: VaultCredentialSource,
+        log: JsonLog,
+        workers: Workers,
+        number: int,
+    ) -> None:
         self._settings = settings
+        self._source = source
         self._log = log
+        self._workers = workers
+        self._number = number
+        self._relay: RelayPart | None = None
         self._lookups = LookupLog(log)
         rules = routing_rules(settings)
         self._desks: dict[str, LookupDesk] = {
             name: make_desk(name, source, rules, lookup, self._lookups)
             for name, lookup in lookup_settings(settings).items()
         }
-        self._report = StatusReport(source, self._lookups, log)
+        self._report = StatusReport(source, self._lookups, log, self._numbers)
         self._servers: dict[str, LookupServer] = {}
         self._stop = asyncio.Event()
 
-    async def run(self, listeners: Mapping[str, socket.socket]) -> None:
+    async def run(
+        self, listeners: Mapping[str, socket.socket], relay_listeners: Sequence[RelayListener]
+    ) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._report_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        self._start(listeners)
+        if self._settings.apps:
+            self._relay = RelayPart(
+                self._settings, self._source, self._log, self._workers, self._number
+            )
+            await self._relay.start(relay_listeners)
+        if self._number == 0:
+            self._start(listeners)
+            self._announce(loop, [*listeners, *(str(each) for each in relay_listeners)])
+        await self._stop.wait()
+        if self._number == 0:
+            notify("STOPPING=1")
+        await self._finish()
+        self._log.write("daemon.stopped", worker=self._number or None)
+
+    def _announce(self, loop: asyncio.AbstractEventLoop, sockets: Sequence[str]) -> None:
         self._log.write(
-            "daemon.ready", pid=os.getpid(), user=current_user().name, sockets=", ".join(listeners)
+            "daemon.ready", pid=os.getpid(), user=current_user().name, sockets=", ".join(sockets)
         )
         notify("READY=1")
         interval_s = watchdog_interval_s(os.environ)
         if interval_s is not None:
             self._feed_watchdog(loop, interval_s)
-        await self._stop.wait()
-        notify("STOPPING=1")
-        await self._finish()
-        self._log.write("daemon.stopped")
 
     def _start(self, listeners: Mapping[str, socket.socket]) -> None:
         lookups = lookup_settings(self._settings)
         for name, listener in listeners.items():
             if name == CONTROL:
                 limits = Limits(frozenset({0, os.geteuid()}), _CONTROL_CONNECTIONS)
-                dialogue = ControlDialogue(self._report.describe)
+                dialogue = ControlDialogue(self._report.describe, self._report.expose)
                 self._servers[name] = LookupServer(listener, dialogue, limits, self._lookups)
             else:
                 self._servers[name] = LookupServer(
@@ -134,17 +206,24 @@ class _Service:
                     self._lookups,
                 )
 
+    def _numbers(self) -> Snapshot | None:
+        return self._relay.numbers() if self._relay is not None else None
+
     async def _finish(self) -> None:
         lookups = lookup_settings(self._settings)
         longest = max(lookup.timeout_s for lookup in lookups.values())
         stopping = (server.stop(timeout_s=longest) for server in self._servers.values())
         await asyncio.gather(*stopping)
+        if self._relay is not None:
+            await self._relay.stop()
 
     def _reload(self) -> None:
         try:
             if self._settings.path is None:
                 raise SettingsError("the settings were not read from a file")
             settings = load_settings(self._settings.path)
+            if self._relay is not None:
+                self._relay.reload(settings)
         except Error as error:
             self._log.write("settings.rejected", detail=error, hint=error.hint)
             return
@@ -153,7 +232,9 @@ class _Service:
             self._desks[name].update(rules, require_tls=lookup.require_tls)
             if name in self._servers:
                 self._servers[name].limits = limits_of(lookup)
-        self._log.write("settings.reloaded", needs_restart=_needs_restart(self._settings, settings))
+        if self._number == 0:
+            restart = _needs_restart(self._settings, settings)
+            self._log.write("settings.reloaded", needs_restart=restart)
         self._settings = settings
 
     def _feed_watchdog(self, loop: asyncio.AbstractEventLoop, interval_s: float) -> None:
@@ -180,7 +261,17 @@ def _needs_restart(old: Settings, new: Settings) -> str | None:
         gids = [[user.gid for user in allowed_users(each[name])][:1] for each in (before, after)]
         if gids[0] != gids[1]:
             changed.append(f"lookup.{name}")
+    fixed = [(bool(each.apps), _of_start(each.relay)) for each in (old, new)]
+    if fixed[0] != fixed[1]:
+        changed.append("relay")
     return ", ".join(changed) or None
+
+
+def _of_start(relay: RelaySettings) -> RelaySettings:
+    """The settings without those that are used anew with each message."""
+    return msgspec.structs.replace(
+        relay, max_connections=1, command_timeout_s=1, session_timeout_s=1, log_addresses=False
+    )
 
 
 def watchdog_interval_s(environment: Mapping[str, str]) -> float | None:

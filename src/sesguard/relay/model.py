@@ -4,9 +4,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-KEPT: Final = 4
-"""First digit of a reply that keeps the mail with its sender."""
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -79,6 +76,11 @@ class Refusal:
     """Enhanced status code (RFC 3463)."""
     text: str
     """For a person; it may hold what the client sent, in printable ASCII."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the mail stays with its sender, to be sent again."""
+        return self.code < 500
 
     def line(self) -> bytes:
         """The reply line, with CRLF."""

@@ -12,11 +12,13 @@ import grp
 import os
 import pwd
 import resource
+import signal
 from dataclasses import dataclass
 from typing import Final
 
 from sesguard.errors import SystemFault
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_GET_DUMPABLE: Final = 3
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -122,6 +124,18 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if is_root():
         _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """
+    Be told to end (SIGTERM) when `parent`, which forked us, ends. Lost by a change of user.
+
+    Raises:
+        SystemFault: The kernel refused.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def is_dumpable() -> bool:

@@ -1,0 +1,104 @@
+"""
+The listeners of the relay in one process.
+
+Raises nothing once it serves. What a client may do to us is bounded by `SessionLimits`; a sweep
+once a second lets those go whose time is over, so that no message costs a timer.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+from typing import Final
+
+from sesguard.errors import SystemFault
+from sesguard.relay.service import Relay
+from sesguard.relay.session import Session
+
+_SWEEP_S: Final = 1.0
+
+
+class RelayServer:
+    """
+    Serves clients on the running event loop.
+
+    Args:
+        relay: What sessions share.
+    """
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._loop = asyncio.get_running_loop()
+        self._servers: list[asyncio.Server] = []
+        self._idle = asyncio.Event()
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    async def serve(
+        self,
+        listener: socket.socket,
+        *,
+        is_lmtp: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """
+        Serve the clients of one more listener, which is ours from now on.
+
+        Args:
+            listener: Bound and listening, Unix or TCP.
+            is_lmtp: Whether LMTP is spoken.
+            tls: The connection begins with TLS, and only a token tells who the client is.
+        """
+
+        def session() -> Session:
+            return Session(self._relay, is_lmtp=is_lmtp, is_public=tls is not None)
+
+        listener.setblocking(False)
+        if listener.family == socket.AF_UNIX:
+            server = await self._loop.create_unix_server(session, sock=listener)
+        else:
+            server = await self._loop.create_server(session, sock=listener, ssl=tls)
+        self._servers.append(server)
+
+    async def stop(self, *, timeout_s: float) -> None:
+        """Accept nothing more, let messages that are being received end, then let all go."""
+        for server in self._servers:
+            server.close()
+        for session in list(self._relay.sessions):
+            session.stop()
+        if self._relay.sessions:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+        self._sweeping.cancel()
+        for session in list(self._relay.sessions):
+            session.stop(at_once=True)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for session in list(self._relay.sessions):
+            session.check(now)
+        if not self._relay.sessions:
+            self._idle.set()
+        self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
+
+
+def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """
+    A TLS context for clients from elsewhere.
+
+    Raises:
+        SystemFault: Certificate or key cannot be read, or do not fit.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise SystemFault(
+            "cannot use the certificate {certificate} with the key {key}: {reason}",
+            hint="name PEM files that belong together in [relay]",
+            certificate=certificate,
+            key=key,
+            reason=error.strerror or "they do not fit",
+        ) from error
+    return context

@@ -1,0 +1,60 @@
+"""What all sessions of one process share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sesguard.relay.authentication import GuessingCosts
+from sesguard.relay.events import EventSink
+from sesguard.relay.identity import Identities
+from sesguard.relay.rates import RateTable
+from sesguard.relay.refused import RefusedRecipients
+from sesguard.relay.routes import Routes
+from sesguard.relay.spool import SpoolCarrier
+from sesguard.relay.trace import Trace
+from sesguard.upstream.interface import Carrier
+
+if TYPE_CHECKING:
+    from sesguard.relay.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How much of us one client may use."""
+
+    max_connections: int = 500
+    command_timeout_s: float = 300.0
+    """Time to send the next command, or the next piece of a message."""
+    message_timeout_s: float = 3600.0
+    """Time for one message to come in."""
+
+
+@dataclass(slots=True)
+class Relay:
+    """The parts that sessions work with; those that settings change are replaced as a whole."""
+
+    identities: Identities
+    rates: RateTable
+    routes: Routes
+    upstream: Carrier
+    spool: SpoolCarrier
+    trace: Trace
+    sink: EventSink
+    host_name: str
+    limits: SessionLimits
+    now: Callable[[], float]
+    """Wall clock in seconds."""
+    guessing: GuessingCosts = field(default_factory=lambda: GuessingCosts(time.monotonic))
+    refused_recipients: RefusedRecipients = field(
+        default_factory=lambda: RefusedRecipients(time.monotonic)
+    )
+    sessions: set[Session] = field(default_factory=set)
+    """Clients at this moment."""
+
+    @property
+    def greeting(self) -> bytes:
+        """The first line that a client hears."""
+        return f"220 {self.host_name} ESMTP sesguard\r\n".encode("ascii")

@@ -1,0 +1,239 @@
+"""
+One client's connection, on the event loop's callbacks.
+
+What came in one piece is answered in one write, so that pipelined commands and replies of many
+lines cost one packet. While a reply is not known yet, what the client sends ahead waits.
+
+Promises
+    A command that is not ended by CRLF is no command; a text ends with CRLF.CRLF and nowhere else.
+    A client that is slow or silent is let go with 421, also one that sends an octet now and then.
+    A client that does not read its replies is not read from.
+
+Sources: RFC 5321, 4.5.3.2 (time limits); RFC 2920 (PIPELINING).
+"""
+
+import asyncio
+from typing import Final, cast
+
+from sesguard.relay.commands import (
+    MAX_AUTH_LINE_BYTES,
+    MAX_LINE_BYTES,
+    CommandFault,
+    CommandLines,
+)
+from sesguard.relay.dialogue import Dialogue
+from sesguard.relay.events import Fate, RelayEvent
+from sesguard.relay.identity import caller_of
+from sesguard.relay.model import UNKNOWN, Reason
+from sesguard.relay.service import Relay
+
+_MOST_AHEAD: Final = 64 * 1024
+"""Octets that a client may send ahead of a reply."""
+_NEVER: Final = float("inf")
+_TOO_MANY: Final = b"421 4.7.0 Too many connections\r\n"
+_TOO_SLOW: Final = b"421 4.4.2 You took too long\r\n"
+_STOPPING: Final = b"421 4.3.2 Going down\r\n"
+
+
+class Session(asyncio.Protocol):
+    """
+    One connection.
+
+    Args:
+        relay: What all sessions share.
+        is_lmtp: Whether it speaks LMTP.
+        is_public: Whether it comes from elsewhere, so that only a token tells who it is.
+    """
+
+    def __init__(self, relay: Relay, *, is_lmtp: bool, is_public: bool) -> None:
+        self._relay = relay
+        self._is_lmtp = is_lmtp
+        self._is_public = is_public
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._dialogue: Dialogue | None = None
+        self._lines = CommandLines()
+        self._out = bytearray()
+        self._ahead = bytearray()
+        """What came while a reply was waited for."""
+        self._processing = False
+        self._paused_by: set[str] = set()
+        self._deadline = _NEVER
+        self._message_deadline = _NEVER
+        self._stopping = False
+
+    # asyncio.Protocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BaseProtocol`."""
+        relay = self._relay
+        self._transport = cast("asyncio.Transport", transport)
+        caller = UNKNOWN if self._is_public else caller_of(transport.get_extra_info("socket"))
+        if caller is None:
+            # It has closed already: nobody can tell any more who it was.
+            self._drop(b"")
+        elif len(relay.sessions) >= relay.limits.max_connections:
+            protocol = "lmtp" if self._is_lmtp else "smtp"
+            relay.sink(RelayEvent(Fate.DEFERRED, protocol, uid=caller.uid, reason=Reason.BUSY))
+            self._drop(_TOO_MANY)
+        else:
+            relay.sessions.add(self)
+            self._dialogue = Dialogue(relay, self, caller, is_lmtp=self._is_lmtp)
+            self._expect_command()
+            self._transport.write(relay.greeting)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        dialogue = self._dialogue
+        if dialogue is None:
+            return
+        if dialogue.waiting:
+            self._ahead += data
+            if len(self._ahead) > _MOST_AHEAD:
+                self._pause("ahead")
+        else:
+            self._process(dialogue, data)
+
+    def eof_received(self) -> bool:
+        """See `asyncio.Protocol`: a client that has sent all may still wait for its reply."""
+        return self._dialogue is not None and self._dialogue.waiting and not self._is_public
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._forget()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._pause("replies")
+
+    def resume_writing(self) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._resume("replies")
+
+    # What the dialogue asks for (`sesguard.relay.dialogue.Link`).
+
+    def go_on(self, reply: bytes) -> None:
+        """Send a reply that was waited for, and go on with what came meanwhile."""
+        self._out += reply
+        self._expect_command()
+        if not self._processing and self._dialogue is not None:
+            ahead, self._ahead = self._ahead, bytearray()
+            self._resume("ahead")
+            self._process(self._dialogue, bytes(ahead))
+
+    def reply_later(self, reply: bytes, delay_s: float) -> None:
+        """Send a reply after a while, and go on then."""
+        self._deadline = _NEVER
+        self._loop.call_later(delay_s, self._reply_now, reply)
+
+    def pause(self) -> None:
+        """Read nothing for now."""
+        self._pause("message")
+
+    def resume(self) -> None:
+        """Read on."""
+        self._resume("message")
+
+    # What the server does to it.
+
+    def check(self, now: float) -> None:
+        """Let the client go when its time is over; called once a second."""
+        if now > self._deadline:
+            self._drop(_TOO_SLOW)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Let the client go, as soon as no message of it is under way or at once."""
+        self._stopping = True
+        if at_once or self._dialogue is None or not self._dialogue.in_message:
+            self._drop(_STOPPING)
+
+    # Inside.
+
+    def _process(self, dialogue: Dialogue, data: bytes) -> None:
+        self._processing = True
+        try:
+            while data and not dialogue.waiting and self._transport is not None:
+                if dialogue.stream is None:
+                    data = self._read_commands(dialogue, data)
+                else:
+                    data = self._read_text(dialogue, data)
+        finally:
+            self._processing = False
+        self._ahead += data
+        if self._transport is None:
+            return
+        if dialogue.closing or (self._stopping and not dialogue.in_message):
+            self._drop(b"" if dialogue.closing else _STOPPING)
+        elif self._out:
+            self._transport.write(bytes(self._out))
+            self._out.clear()
+
+    def _read_commands(self, dialogue: Dialogue, data: bytes) -> bytes:
+        lines = self._lines
+        lines.feed(data)
+        while True:
+            lines.limit = MAX_AUTH_LINE_BYTES if dialogue.is_logging_in else MAX_LINE_BYTES
+            try:
+                line = lines.next()
+                if line is None:
+                    return b""
+                self._out += dialogue.command(line)
+            except CommandFault as fault:
+                self._out += dialogue.complain(fault)
+            self._expect_command()
+            if dialogue.closing:
+                return b""
+            if dialogue.stream is not None:
+                now = self._loop.time()
+                self._message_deadline = now + self._relay.limits.message_timeout_s
+                return lines.take_rest()
+            if dialogue.waiting:
+                return lines.take_rest()
+
+    def _read_text(self, dialogue: Dialogue, data: bytes) -> bytes:
+        reply, rest = dialogue.text(data)
+        self._out += reply
+        self._expect_command()
+        if dialogue.stream is not None:
+            self._deadline = min(self._deadline, self._message_deadline)
+        elif dialogue.waiting:
+            self._deadline = _NEVER
+        return rest
+
+    def _expect_command(self) -> None:
+        self._deadline = self._loop.time() + self._relay.limits.command_timeout_s
+
+    def _reply_now(self, reply: bytes) -> None:
+        if self._dialogue is not None:
+            self._dialogue.waiting = False
+            self.go_on(reply)
+
+    def _drop(self, reply: bytes) -> None:
+        """Send what is there, then `reply`, and close."""
+        transport = self._transport
+        self._out += reply
+        if transport is not None and not transport.is_closing():
+            if self._out:
+                transport.write(bytes(self._out))
+            transport.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        dialogue, self._dialogue, self._transport = self._dialogue, None, None
+        self._relay.sessions.discard(self)
+        if dialogue is not None:
+            dialogue.lost()
+
+    def _pause(self, why: str) -> None:
+        transport = self._transport
+        if not self._paused_by and transport is not None and not transport.is_closing():
+            transport.pause_reading()
+        self._paused_by.add(why)
+
+    def _resume(self, why: str) -> None:
+        if why not in self._paused_by:
+            return
+        self._paused_by.discard(why)
+        transport = self._transport
+        if not self._paused_by and transport is not None and not transport.is_closing():
+            transport.resume_reading()

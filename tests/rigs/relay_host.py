@@ -1,0 +1,184 @@
+"""
+A host with nothing but a relay: settings, vault, sesguardd and, beside it, the sandbox as SES.
+
+    with relay_host(sandbox, apps='[apps.shop]\nusers = ["root"]\nsenders = ["*@example.com"]\n') as host:
+        with host.running() as daemon, host.smtp() as client: ...
+
+The daemon runs as `DAEMON_USER` when the tests run as root, as on a real host.
+"""
+
+import contextlib
+import datetime as dt
+import shutil
+import smtplib
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rigs.daemon import Daemon, running_daemon
+from rigs.sandbox import SandboxRig
+from sesguard.config.load import load_settings
+from sesguard.config.schema import Settings
+from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.core.secret import Secret
+from sesguard.core.smtp_password import derive_smtp_password
+from sesguard.relay.registry import REGISTRY_FILE, AppRegistry
+from sesguard.sandbox.seed import SeededKey
+from sesguard.system.privileges import find_user, is_root
+from sesguard.system.sockets import free_port
+from sesguard.vault.opening import init_vault, open_vault
+
+DAEMON_USER = "nobody"
+ROOT_MAY_PASS = """\
+[apps.mta]
+users = ["root"]
+senders = ["*@example.com"]
+delivery = "pass"
+"""
+ROOT_MAY_SPOOL = ROOT_MAY_PASS.replace("pass", "spool").replace("mta", "shop")
+
+
+@dataclass(slots=True)
+class RelayHost:
+    """One host; see the module docstring."""
+
+    directory: Path
+    rig: SandboxRig
+    key: SeededKey
+    port: int
+    apps: str
+    """Tables of apps, in TOML."""
+    relay: str = ""
+    """More keys of the table [relay], in TOML."""
+    credential: str = ""
+    """More keys of the credential's table, in TOML."""
+
+    @property
+    def settings_path(self) -> Path:
+        """The settings file."""
+        return self.directory / "sesguard.toml"
+
+    @property
+    def unix_socket(self) -> Path:
+        """The relay's Unix socket for SMTP."""
+        return self.directory / "run" / "relay.sock"
+
+    @property
+    def lmtp_socket(self) -> Path:
+        """The relay's Unix socket for LMTP."""
+        return self.directory / "run" / "lmtp.sock"
+
+    @property
+    def spool_directory(self) -> Path:
+        """Where the queue is."""
+        return self.directory / "spool"
+
+    @property
+    def secret(self) -> Secret:
+        """The SES password that must be nowhere."""
+        return derive_smtp_password(self.key.secret_key, self.rig.info.region)
+
+    def settings(self) -> Settings:
+        """The settings, read from their file."""
+        return load_settings(self.settings_path)
+
+    def registry(self) -> AppRegistry:
+        """Tokens and suspensions, to be changed as the command line does."""
+        user = find_user(DAEMON_USER)
+        path = self.directory / "state" / REGISTRY_FILE
+        return AppRegistry(path, group=user.gid if user and is_root() else None)
+
+    def write_settings(self) -> None:
+        """Write the settings file for the present state of this object."""
+        info = self.rig.info
+        user = f'user = "{DAEMON_USER}"\n' if is_root() else ""
+        self.settings_path.write_text(
+            f"""\
+state_directory = "{self.directory}/state"
+
+[credentials.ses]
+regions = ["{info.region}"]
+host = "{info.smtp_host}"
+port = {info.starttls_port}
+ca_file = "{self.directory}/ca.pem"
+{self.credential}
+[vault]
+directory = "{self.directory}/state/vault"
+
+[vault.keyfile]
+path = "{self.directory}/state/vault.key"
+
+[daemon]
+{user}runtime_directory = "{self.directory}/run"
+
+[lookup.exim]
+enabled = false
+
+[lookup.postfix]
+enabled = false
+
+[relay]
+listen = ["127.0.0.1:{self.port}", "[::1]:{self.port}"]
+spool_directory = "{self.spool_directory}"
+{self.relay}
+{self.apps}"""
+        )
+
+    def import_key(self, key: SeededKey) -> None:
+        """Make the key the CURRENT version of the credential."""
+        password = derive_smtp_password(key.secret_key, self.rig.info.region)
+
+        def change(credential: Credential) -> Credential:
+            version = CredentialVersion(
+                number=credential.next_number,
+                username=key.access_key_id,
+                passwords={self.rig.info.region: password},
+                created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+                origin="imported by a test",
+            )
+            return credential.add_pending(version).promote()
+
+        open_vault(self.settings()).update("ses", change)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Daemon]:
+        """Run the daemon for the length of a block."""
+        with running_daemon(self.settings_path) as daemon:
+            yield daemon
+
+    def smtp(self, *, v6: bool = False) -> smtplib.SMTP:
+        """A client on TCP."""
+        return smtplib.SMTP("::1" if v6 else "127.0.0.1", self.port, "client.test", timeout=20)
+
+    def unix(self, path: Path | None = None) -> socket.socket:
+        """A connection to the Unix socket for SMTP, or another one."""
+        channel = socket.socket(socket.AF_UNIX)
+        channel.settimeout(20)
+        channel.connect(str(path or self.unix_socket))
+        return channel
+
+
+@contextlib.contextmanager
+def relay_host(
+    rig: SandboxRig,
+    *,
+    apps: str = ROOT_MAY_PASS,
+    relay: str = "",
+    credential: str = "",
+    key: SeededKey | None = None,
+) -> Iterator[RelayHost]:
+    """A host whose daemon is not running yet; without `key` an account is made for it."""
+    directory = Path(tempfile.mkdtemp(prefix="sesguard-relay-"))
+    try:
+        directory.chmod(0o755)
+        (directory / "state").mkdir(mode=0o755)
+        host = RelayHost(directory, rig, key or rig.seed(), free_port(), apps, relay, credential)
+        shutil.copyfile(rig.info.ca_file, directory / "ca.pem")
+        host.write_settings()
+        init_vault(host.settings())
+        host.import_key(host.key)
+        yield host
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
