@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
 
 from sesguard import __version__
 from sesguard.aws.errors import aws_errors
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_ses import SESClient
     from mypy_boto3_sesv2 import SESV2Client
+    from mypy_boto3_sts import STSClient
 
 CONNECT_TIMEOUT_S: Final = 5
 READ_TIMEOUT_S: Final = 20
@@ -69,6 +71,16 @@ class AwsSession:
             return self
         return AwsSession(region, endpoint_url=self._endpoint_url, shared=self._session)
 
+    @property
+    def static_key(self) -> str | None:
+        """Id of the long-lived access key that calls are signed with; None when none is."""
+        with aws_errors("the credentials"):
+            found = self._session.get_credentials()
+        # Those that are fetched anew now and then are temporary; to look would fetch them.
+        if found is None or isinstance(found, RefreshableCredentials):
+            return None
+        return found.access_key
+
     @cached_property
     def iam(self) -> IAMClient:
         """IAM."""
@@ -104,6 +116,12 @@ class AwsSession:
         """Secrets Manager."""
         with aws_errors("secretsmanager"):
             return self._session.client("secretsmanager", config=_config(ATTEMPTS), **self._place)
+
+    @cached_property
+    def sts(self) -> STSClient:
+        """STS, which tells who calls; one attempt, because that is asked when something failed."""
+        with aws_errors("sts"):
+            return self._session.client("sts", config=_config(1), **self._place)
 
     @property
     def _place(self) -> dict[str, Any]:

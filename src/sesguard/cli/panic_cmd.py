@@ -54,6 +54,13 @@ def command(
             "Deactivate {key}, deny its IAM user everything, hold this host's mail, and pause the "
             "whole AWS account (mail of others bounces)?"
         )
+    if not yes and service.calls_with(name, key):
+        app.output.warn(
+            _(
+                "this command calls AWS with {key} itself: it can cut the leak, but not recover "
+                "from it; better run it as another identity (AWS_PROFILE)"
+            ).format(key=key)
+        )
     app.output.confirm(question.format(key=key), assume_yes=yes)
     _record(app, name, key)
     options = PanicOptions(contain_only=contain_only, pause_account=pause_account)

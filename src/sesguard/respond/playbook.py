@@ -14,6 +14,9 @@ of what was tried, not what decides.
 Promises: nothing that cuts the leak is ever taken back by a failure, or put off by one: without a
 vault, a journal or disk space the key is still deactivated. The mail of the host is held from the
 first step until SES has taken mail with the new key.
+
+It may be run with the leaked key itself, or by its user. The leak is cut all the same, and first:
+refusing would leave it open. What is left to do then needs another identity, and the error says so.
 """
 
 import contextlib
@@ -24,14 +27,15 @@ from typing import Any, Final
 
 from sesguard.aws.cloudtrail import TrailEvents
 from sesguard.aws.iam import IamKeys
+from sesguard.aws.identity import caller_user
 from sesguard.aws.ses import SesSending
 from sesguard.aws.session import AwsSession
 from sesguard.aws.users import IamUsers
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential, CredentialVersion, StagingLabel
+from sesguard.core.credential import CredentialVersion, StagingLabel
 from sesguard.core.interfaces import Sealer
 from sesguard.core.message import Message
-from sesguard.errors import CheckFailed, Error, SystemFault, VaultError
+from sesguard.errors import AwsDenied, AwsError, CheckFailed, Error, SystemFault, VaultError
 from sesguard.respond import containment, evidence, recovery
 from sesguard.respond.context import ResponseContext
 from sesguard.respond.incident import (
@@ -120,7 +124,7 @@ class PanicService:
         """
         if access_key_id is not None:
             return access_key_id
-        stored = self._vault.read_last_good().credentials.get(name, Credential(name))
+        stored = self._vault.read_last_good().credential(name)
         held = stored.labelled(StagingLabel.HELD)
         if held is not None:
             return held.username
@@ -137,6 +141,12 @@ class PanicService:
             )
         return current.username
 
+    def calls_with(self, name: str, access_key_id: str) -> bool:
+        """Whether our own calls to AWS are signed with that key; asks nothing of AWS."""
+        with contextlib.suppress(AwsError):
+            return self._session(name).static_key == access_key_id
+        return False
+
     def respond(
         self, name: str, access_key_id: str, listener: Listener, options: PanicOptions
     ) -> Response:
@@ -146,7 +156,7 @@ class PanicService:
         Raises:
             CheckFailed: Nobody knows such a key; nothing was done.
             UpstreamError: The key still works; the mail stays held.
-            Error: It could not go on; run it again.
+            Error: It could not go on; run it again, as another identity where it says so.
         """
         with contextlib.ExitStack() as stack:
             context = self._context(stack, name, access_key_id)
@@ -155,6 +165,8 @@ class PanicService:
             incident = self._incident(name, access_key_id, context.pace.timestamp())
             context = replace(context, incident=incident)
             problems = self._contain(context, listener, options)
+            for problem in problems:
+                self._require_not_cut_off(context, problem)
             waited = recovery.waiting(context)
             if not options.contain_only:
                 self._recover(context, listener)
@@ -225,6 +237,7 @@ class PanicService:
                 steps = recovery.plan_recovery(each)
                 self._run(each, RECOVERY, recovery.STEP_TYPES, steps, listener)
             except Error as error:
+                self._require_not_cut_off(context, error)
                 raise Error(
                     "the leak is cut, but the mail of {name} stays held: {reason}",
                     hint="mend that, then run: sesguard panic --key {key}",
@@ -232,6 +245,29 @@ class PanicService:
                     reason=error,
                     key=context.access_key_id,
                 ) from error
+
+    def _require_not_cut_off(self, context: ResponseContext, problem: Error) -> None:
+        """
+        Tell when AWS denied something because the containment struck its own caller.
+
+        Raises:
+            Error: It did; somebody else has to go on.
+        """
+        if isinstance(problem, AwsDenied) and self._acts_as_leaked_user(context):
+            raise Error(
+                "the leak is cut, and so is this command: it called AWS as the user of {key}",
+                hint="go on as another identity: AWS_PROFILE=NAME sesguard panic --key {key}",
+                key=context.access_key_id,
+            ) from problem
+
+    def _acts_as_leaked_user(self, context: ResponseContext) -> bool:
+        """Asked last: a key that is cut does not even learn who it is."""
+        name, user = context.credential_id, context.incident.record.user_name
+        if self.calls_with(name, context.access_key_id):
+            return True
+        with contextlib.suppress(AwsError):
+            return user is not None and user == caller_user(self._session(name))
+        return False
 
     def _for_credential(self, context: ResponseContext, name: str) -> ResponseContext:
         if name not in self._settings.credentials:

@@ -80,3 +80,16 @@ def test_the_same_region_is_the_same_session() -> None:
     session = AwsSession("us-east-1", access_key=("x", Secret("x")))
 
     assert session is session.in_region("us-east-1")
+
+
+def test_the_long_lived_key_of_a_session_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a call; where there are no credentials there is no key."""
+    key_id = "AKIAIOSFODNN7EXAMPLE"
+    assert key_id == AwsSession("us-east-1", access_key=(key_id, Secret("x"))).static_key
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+
+    assert AwsSession("us-east-1").static_key is None

@@ -181,6 +181,18 @@ def test_panic_asks_first(cli: Cli, ready: Path, rig: SandboxRig, key: SeededKey
     assert "Active" == only.status.value
 
 
+def test_panic_warns_whoever_would_cut_himself_off(
+    cli: Cli, ready: Path, key: SeededKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it asks, so that he can answer no and take another identity."""
+    assert "calls AWS with" not in cli("panic").err
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key.access_key_id)
+    result = cli("panic")
+
+    assert 2 == result.code
+    assert f"this command calls AWS with {key.access_key_id} itself" in result.err
+
+
 def test_panic_cuts_the_leak_and_recovers(
     cli: Cli, ready: Path, rig: SandboxRig, key: SeededKey
 ) -> None:
