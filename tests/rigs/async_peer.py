@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from rigs.smtp_peer import PASSWORD, USER
+from sesguard.core.endpoints import TLS_WRAPPER_PORTS
 from sesguard.core.secret import Secret
 from sesguard.upstream.interface import Result, Transfer
 from sesguard.upstream.wire import auth_plain_reveal
@@ -98,6 +99,7 @@ class _Dialogue:
         self._recipients: list[str] = []
 
     async def run(self) -> None:
+        self._secure = self._writer.get_extra_info("ssl_object") is not None
         await self._answer("CONNECT", "220 peer ESMTP")
         while True:
             line = (await self._reader.readuntil(b"\r\n")).decode().rstrip("\r\n")
@@ -144,21 +146,28 @@ class _Dialogue:
         await self._answer("AUTH", "535 Authentication Credentials Invalid")
 
     async def _read_text(self) -> None:
-        text = b""
         if self._peer.next_replies["DURING"]:
             await self._reader.readexactly(1)
             await self._answer("DURING", "")
-        while not (text == b".\r\n" or text.endswith(b"\r\n.\r\n")):
+        text = bytearray(b"\r\n")
+        while not text.endswith(b"\r\n.\r\n"):
             await self._peer.gate.wait()
             piece = await self._reader.read(1 << 20)
             if not piece:
                 raise EOFError
+            searched = max(0, len(text) - 4)
             text += piece
-            end = text.find(b"\r\n.\r\n")
+            end = text.find(b"\r\n.\r\n", searched)
             assert end in (-1, len(text) - 5), "something follows the end of the message"
         if await self._answer("TEXT", f"250 Ok {MESSAGE_ID}"):
             self._peer.mails.append(
-                Mail(self._sender, tuple(self._recipients), text[:-3], self._number, self._user)
+                Mail(
+                    self._sender,
+                    tuple(self._recipients),
+                    bytes(text[2:-3]),
+                    self._number,
+                    self._user,
+                )
             )
         self._recipients = []
 
@@ -186,7 +195,8 @@ async def running_peer(
     """Run the server for the length of a block."""
     peer = AsyncPeer(context, host=host, **options)  # type: ignore[arg-type]
     peer.gate.set()
-    server = await asyncio.start_server(peer.serve, host, port)
+    wrapped = context if port in TLS_WRAPPER_PORTS else None
+    server = await asyncio.start_server(peer.serve, host, port, ssl=wrapped)
     peer.port = server.sockets[0].getsockname()[1]
     try:
         yield peer

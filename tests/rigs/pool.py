@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
 import uvloop
 
 from rigs.async_peer import Listener
@@ -94,9 +93,6 @@ async def send(
     return await listener.result()
 
 
-Run = Callable[[Coroutine[Any, Any, T]], T]
-
-
 def run_on(name: str) -> Callable[[Coroutine[Any, Any, T]], T]:
     """A function that runs a coroutine on the event loop of that name, and finds what it lost."""
 
@@ -110,9 +106,3 @@ def run_on(name: str) -> Callable[[Coroutine[Any, Any, T]], T]:
         return result
 
     return run
-
-
-@pytest.fixture(params=["uvloop", "asyncio"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, T]], T]:
-    """Runs a coroutine on each kind of event loop."""
-    return run_on(str(request.param))

@@ -57,6 +57,16 @@ class Timeouts:
     """For the reply to a whole message."""
     wait_s: float = 60.0
     """For a message to get a session."""
+    idle_s: float = 8.0
+    """An idle session is closed before SES does so, after about 10 s."""
+    age_s: float = 300.0
+    """A session is renewed after so long."""
+    connect_rest_s: float = 1.0
+    """No session is tried for so long after none could be opened."""
+    login_rest_s: float = 5.0
+    """The same after a refused login."""
+    endpoint_rest_s: float = 30.0
+    """An endpoint that failed is left alone for so long while another one works."""
 
 
 class Transaction(Protocol):
@@ -150,6 +160,8 @@ class Connection(asyncio.Protocol):
         """Whether the upstream closed it because there are too many connections."""
         self.messages = 0
         """Messages begun."""
+        self.is_fresh = True
+        """Whether it had no time to die unnoticed: it serves the first message at once."""
         self._loop = asyncio.get_running_loop()
         self.opened_at = self._loop.time()
         self.free_since = self.opened_at
@@ -299,7 +311,11 @@ class Connection(asyncio.Protocol):
         if introduction.is_data_reply_next() and code == _GO_AHEAD:
             self._begin_body(introduction)
             return
-        if code // 100 == 2 and not introduction.is_data_reply_next():
+        if code // 100 == 2:
+            if introduction.is_data_reply_next():
+                # Never a refusal with a good reply: the message would count as sent.
+                self.drop("does not answer as an SMTP server does")
+                return
             introduction.hear_taken()
         else:
             reply = self._reply(code, text)
@@ -371,6 +387,7 @@ class Connection(asyncio.Protocol):
 
     def _free(self) -> None:
         self._phase = _Phase.IDLE
+        self.is_fresh = False
         self._deadline = 0.0
         self.free_since = self._loop.time()
         self._owner.connection_free(self)
@@ -396,8 +413,8 @@ class Connection(asyncio.Protocol):
             transaction.settle(self._result(reply, introduction, uncertain=uncertain))
 
     def _is_replaced(self, reply: Reply) -> bool:
-        """Whether the owner sends the message again, because this was a used connection."""
-        if self._transaction is None or self.messages == 1:
+        """Whether the owner sends the message again, because this connection may be an old one."""
+        if self._transaction is None or self.is_fresh:
             return False
         return self._owner.try_again(self._transaction, self._result(reply, None))
 

@@ -6,13 +6,13 @@ Promises
     A message begins on a session of the version that is CURRENT at that moment. Sessions of an
     older version are closed at once when idle, and after their message when busy.
     The first endpoint that can be reached is used; one that failed is left alone for
-    `ENDPOINT_REST_S` while another one works.
+    `Timeouts.endpoint_rest_s` while another one works.
     A dead upstream costs one attempt a second however many messages come, a refused login one in
-    `LOGIN_REST_S`; what comes meanwhile hears the reason.
+    `Timeouts.login_rest_s`; what comes meanwhile hears the reason.
     "Too many concurrent connections" lowers the number of sessions, and it grows back slowly.
 
-Known fault: sessions at a second endpoint are used until they are renewed (`MAX_AGE_S`), also when
-the first one is back before that.
+Known fault: sessions at a second endpoint are used until they are renewed (`Timeouts.age_s`), also
+when the first one is back before that.
 """
 
 import asyncio
@@ -35,14 +35,8 @@ from sesguard.upstream.smtp import LoginRefused
 from sesguard.upstream.tls import tls_context
 from sesguard.upstream.transfer import PoolTransfer
 
-IDLE_S: Final = 8.0
-"""An idle session is closed before SES does so, after about 10 s."""
-MAX_AGE_S: Final = 300.0
 MAX_MESSAGES: Final = 500
 """A session is renewed after so many: SES sits behind load balancers that recycle connections."""
-ENDPOINT_REST_S: Final = 30.0
-CONNECT_REST_S: Final = 1.0
-LOGIN_REST_S: Final = 5.0
 LIMIT_GROWTH: Final = 0.1
 """Sessions a second that a lowered limit grows by."""
 
@@ -67,15 +61,22 @@ class Lane:
     Args:
         destination: Where they go.
         max_connections: The most sessions at one time.
+        max_messages: The most messages of one session.
         timeouts: How long things may take.
     """
 
     def __init__(
-        self, destination: Destination, *, max_connections: int, timeouts: Timeouts
+        self,
+        destination: Destination,
+        *,
+        max_connections: int,
+        max_messages: int,
+        timeouts: Timeouts,
     ) -> None:
         self.destination: Final = destination
         self._loop = asyncio.get_running_loop()
         self._max_connections = max_connections
+        self._max_messages = max_messages
         self._timeouts = timeouts
         self._version: CredentialVersion | None = None
         self._context: ssl.SSLContext | None = None
@@ -143,7 +144,7 @@ class Lane:
         """Close what was idle for long, and give up what is late; about once a second."""
         for connection in [*self._busy, *self._idle]:
             connection.check_time(now)
-        for connection in [c for c in self._idle if now - c.free_since > IDLE_S]:
+        for connection in [c for c in self._idle if now - c.free_since > self._timeouts.idle_s]:
             self._idle.remove(connection)
             connection.quit()
         self._limit = min(self._limit + LIMIT_GROWTH, self._max_connections)
@@ -188,13 +189,14 @@ class Lane:
 
     def connection_free(self, connection: Connection) -> None:
         """See `Owner`."""
-        worn = connection.messages >= MAX_MESSAGES
-        worn = worn or self._loop.time() - connection.opened_at > MAX_AGE_S
+        worn = connection.messages >= self._max_messages
+        worn = worn or self._loop.time() - connection.opened_at > self._timeouts.age_s
         if connection.retired or worn or self._retired:
             connection.quit()
         elif self._waiting:
             self._begin(self._waiting.popleft(), connection)
         else:
+            connection.is_fresh = False
             self._busy.discard(connection)
             self._idle.append(connection)
 
@@ -275,7 +277,7 @@ class Lane:
                 if isinstance(error, LoginRefused) or _is_throttled(error):
                     raise
                 fault = error
-                self._rest_of[endpoint] = self._loop.time() + ENDPOINT_REST_S
+                self._rest_of[endpoint] = self._loop.time() + self._timeouts.endpoint_rest_s
         raise fault
 
     def _login(self, version: CredentialVersion, endpoint: Endpoint) -> Login:
@@ -317,7 +319,8 @@ class Lane:
             self._loop.call_exception_handler({"message": "opening a session", "exception": error})
             error = TemporaryFailure("a session could not be opened, because of a fault of ours")
         self._has_worked = False
-        rest_s = LOGIN_REST_S if isinstance(error, LoginRefused) else CONNECT_REST_S
+        refused = isinstance(error, LoginRefused)
+        rest_s = self._timeouts.login_rest_s if refused else self._timeouts.connect_rest_s
         self._rests_until = self._loop.time() + rest_s
         self._fault = self._failure(reply_of(error))
         if _is_throttled(error):

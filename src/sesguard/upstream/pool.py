@@ -28,7 +28,7 @@ from sesguard.errors import Error
 from sesguard.upstream.connection import Timeouts
 from sesguard.upstream.failures import deferral, reply_of
 from sesguard.upstream.interface import Result, Transfer, TransferListener
-from sesguard.upstream.lane import Destination, Lane
+from sesguard.upstream.lane import MAX_MESSAGES, Destination, Lane
 from sesguard.upstream.replies import Reply
 from sesguard.upstream.transfer import PoolTransfer
 from sesguard.upstream.wire import find_control_character
@@ -49,6 +49,7 @@ class UpstreamPool:
         source: Gives the version of a credential that is in use; asked for each message.
         destinations: Every credential and where its mail goes.
         max_connections: The most sessions at one time, for each credential.
+        max_messages: The most messages of one session; then it is renewed.
         timeouts: How long things may take.
     """
 
@@ -58,10 +59,12 @@ class UpstreamPool:
         destinations: Sequence[Destination],
         *,
         max_connections: int = 20,
+        max_messages: int = MAX_MESSAGES,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
     ) -> None:
         self._source = source
         self._max_connections = max_connections
+        self._max_messages = max_messages
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._destinations: dict[str, Destination] = {}
@@ -70,7 +73,8 @@ class UpstreamPool:
         self._draining: list[Lane] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._tick_s = min([TICK_S, *(t / 4 for t in (timeouts.reply_s, timeouts.wait_s))])
+        shortest_s = min(timeouts.reply_s, timeouts.final_s, timeouts.wait_s, timeouts.idle_s)
+        self._tick_s = min(TICK_S, shortest_s / 4)
         self.update(destinations)
 
     @property
@@ -147,6 +151,7 @@ class UpstreamPool:
             lane = self._lanes[credential_id] = Lane(
                 self._destinations[credential_id],
                 max_connections=self._max_connections,
+                max_messages=self._max_messages,
                 timeouts=self._timeouts,
             )
         lane.use(version)

@@ -3,10 +3,12 @@
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
+from rigs.pool import run_on
 from rigs.smtp_peer import Peer, Script, Server, server_context, smtp_server
 
 
@@ -49,3 +51,9 @@ def peer() -> Iterator[Callable[..., Peer]]:
     yield make
     for each in peers:
         each.stop()
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Runs a coroutine on each kind of event loop."""
+    return run_on(str(request.param))

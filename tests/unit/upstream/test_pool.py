@@ -1,26 +1,51 @@
-"""The pool against a peer on the same event loop."""
+"""The pool against a peer on the same event loop: what it does when all goes well, and rotation."""
 
+import asyncio
 import ssl
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rigs.async_peer import MESSAGE_ID, running_peer
-from rigs.pool import MESSAGE, RECIPIENT, SENDER, pool_to, run, send
-from rigs.smtp_peer import USER
-from sesguard.core.endpoints import Endpoint
-from sesguard.upstream.replies import Outcome
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-__all__ = ["run"]
+from rigs.async_peer import MESSAGE_ID, Act, AsyncPeer, Listener, running_peer, until
+from rigs.pool import (
+    MESSAGE,
+    QUICK,
+    RECIPIENT,
+    SENDER,
+    Vault,
+    destination,
+    envelope,
+    pool_to,
+    run_on,
+    send,
+)
+from rigs.smtp_peer import PASSWORD, USER
+from sesguard.core.endpoints import Endpoint
+from sesguard.errors import CredentialError, VaultError
+from sesguard.upstream.connection import WRITE_BUFFER_BYTES
+from sesguard.upstream.pool import UpstreamPool
+from sesguard.upstream.replies import Outcome
+from sesguard.upstream.transfer import BUFFER_BYTES
+
+LOCK_STEP = ("8BITMIME",)
+TWO = ("a@example.net", "b@example.net")
+
+
+def at(peer: AsyncPeer) -> Endpoint:
+    """Where the peer is."""
+    return Endpoint(peer.host, peer.port)
 
 
 def test_a_message_arrives(run: Any, server_tls: ssl.SSLContext, ca_file: Path) -> None:
     """It arrives as it was written, and the result says so, with SES's id."""
 
     async def main() -> None:
-        async with (
-            running_peer(server_tls) as peer,
-            pool_to(Endpoint(peer.host, peer.port), ca_file=ca_file) as pool,
-        ):
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
             result = await send(pool)
         assert Outcome.ACCEPTED is result.reply.outcome
         assert MESSAGE_ID == result.reply.message_id
@@ -40,3 +65,472 @@ def test_a_message_arrives(run: Any, server_tls: ssl.SSLContext, ca_file: Path) 
         )
 
     run(main())
+
+
+@pytest.mark.parametrize("features", [("PIPELINING",), LOCK_STEP])
+def test_many_messages_over_one_session(
+    run: Any, server_tls: ssl.SSLContext, ca_file: Path, features: tuple[str, ...]
+) -> None:
+    """One login serves them all, with and without PIPELINING."""
+
+    async def main() -> None:
+        async with (
+            running_peer(server_tls, features=features) as peer,
+            pool_to(at(peer), ca_file=ca_file) as pool,
+        ):
+            for number in range(100):
+                result = await send(pool, *TWO, message=b"X: %d\r\n\r\n" % number)
+                assert 250 == result.reply.code
+            assert 1 == pool.open_connections
+        assert 1 == peer.connections
+        assert [b"X: %d\r\n\r\n" % n for n in range(100)] == [m.content for m in peer.mails]
+        assert {TWO} == {mail.recipients for mail in peer.mails}
+
+    run(main())
+
+
+def test_two_hundred_at_once_over_five_sessions(
+    run: Any, server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """Messages wait for one of five sessions; all of them arrive once."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            sends = [send(pool, message=b"X: %d\r\n\r\n" % n) for n in range(200)]
+            results = await asyncio.gather(*sends)
+        assert {250} == {result.reply.code for result in results}
+        assert peer.most_open <= 5
+        assert {b"X: %d\r\n\r\n" % n for n in range(200)} == {m.content for m in peer.mails}
+        assert 200 == len(peer.mails)
+
+    run(main())
+
+
+def test_a_session_is_renewed_after_many_messages(
+    server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """The limit of messages a session ends it, and a new one takes over."""
+
+    async def main() -> None:
+        async with (
+            running_peer(server_tls) as peer,
+            pool_to(at(peer), ca_file=ca_file, max_messages=10) as pool,
+        ):
+            for _ in range(25):
+                assert 250 == (await send(pool)).reply.code
+        assert (3, 25) == (peer.connections, len(peer.mails))
+
+    run_on("uvloop")(main())
+
+
+def test_an_idle_session_is_closed_before_the_upstream_does(
+    server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """Without traffic the pool takes leave by QUIT."""
+
+    async def main() -> None:
+        timeouts = replace(QUICK, idle_s=0.1)
+        async with (
+            running_peer(server_tls) as peer,
+            pool_to(at(peer), ca_file=ca_file, timeouts=timeouts) as pool,
+        ):
+            await send(pool)
+            await until(lambda: pool.open_connections == 0)
+            await until(lambda: peer.heard[-1] == "QUIT")
+
+    run_on("uvloop")(main())
+
+
+def test_the_envelope_says_only_what_was_offered(
+    run: Any, server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """BODY, SIZE and SMTPUTF8 go to an upstream that offers them; nothing of DSN ever."""
+
+    async def heard(*features: str) -> list[str]:
+        async with (
+            running_peer(server_tls, features=features) as peer,
+            pool_to(at(peer), ca_file=ca_file) as pool,
+        ):
+            await send(
+                pool,
+                "josé@exämple.net",
+                eight_bit=True,
+                utf8=True,
+                headers_only=True,
+                envelope_id="x",
+            )
+            await send(pool, "jose@exämple.net", eight_bit=True)
+        return [line for line in peer.heard if line[:4] in ("MAIL", "RCPT")]
+
+    assert [
+        f"MAIL FROM:<app@example.com> BODY=8BITMIME SIZE={len(MESSAGE)} SMTPUTF8",
+        "RCPT TO:<josé@exämple.net>",
+        "MAIL FROM:<app@example.com> BODY=8BITMIME SMTPUTF8",
+        "RCPT TO:<jose@exämple.net>",
+    ] == run(heard("8BITMIME", "SIZE", "SMTPUTF8"))
+    assert ["MAIL FROM:<app@example.com>", "RCPT TO:<jose@xn--exmple-cua.net>"] == run(heard())
+
+
+def test_a_local_part_that_cannot_be_said(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """Without SMTPUTF8 it is refused for good, alone where the message may go to the others."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            alone = await send(pool, "josé@example.net")
+            whole = await send(pool, "josé@example.net", RECIPIENT)
+            parts = await send(pool, "josé@example.net", RECIPIENT, partial=True)
+            sender = await send(pool, sender="josé@example.com")
+        for result in (alone, whole, sender):
+            assert (553, Outcome.BAD_ADDRESS) == (result.reply.code, result.reply.outcome)
+            assert result.reply.text.startswith("5.6.7 ")
+        assert (250, ["josé@example.net"]) == (parts.reply.code, list(parts.refused))
+        assert [(RECIPIENT,)] == [mail.recipients for mail in peer.mails]
+
+    run_on("uvloop")(main())
+
+
+@pytest.mark.parametrize("bad", ["a\r\nb@example.net", "a\n@example.net", "\0@x.org", "a\x7f@x"])
+def test_an_address_that_breaks_out_is_refused(
+    server_tls: ssl.SSLContext, ca_file: Path, bad: str
+) -> None:
+    """A CR, LF, NUL or other control character never comes into a command."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            assert 553 == (await send(pool, RECIPIENT, bad)).reply.code
+            assert 553 == (await send(pool, sender=bad)).reply.code
+        assert 0 == peer.connections
+
+    run_on("uvloop")(main())
+
+
+def test_no_recipients(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """A message to nobody is refused without a word to the upstream."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            listener = Listener()
+            pool.begin(envelope().__class__(SENDER, ()), listener)
+            assert 554 == (await listener.result()).reply.code
+            assert 250 == (await send(pool)).reply.code
+        assert 1 == len(peer.mails)
+
+    run_on("uvloop")(main())
+
+
+def test_rotation_drains_the_old_sessions(
+    run: Any, server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """A message under way ends on the old version; the next one begins on the new one."""
+
+    async def main() -> None:
+        vault = Vault()
+        async with (
+            running_peer(server_tls, passwords={USER: PASSWORD, "AKIANEW": "new"}) as peer,
+            pool_to(at(peer), ca_file=ca_file, vault=vault) as pool,
+        ):
+            listener = Listener()
+            slow = pool.begin(envelope(), listener)
+            slow.write(b"Subject: slow\r\n")
+            await until(lambda: "DATA" in peer.heard)
+            vault.rotate("AKIANEW", "new")
+            quick = await send(pool)
+            slow.write(b"\r\nstill there\r\n")
+            slow.finish()
+            late = await listener.result()
+            await until(lambda: pool.open_connections == 1)
+        assert (250, 2) == (quick.reply.code, quick.credential_version)
+        assert (250, 1) == (late.reply.code, late.credential_version)
+        assert ["AKIANEW", USER] == [mail.user for mail in peer.mails]
+        assert b"Subject: slow\r\n\r\nstill there\r\n" == peer.mails[1].content
+
+    run(main())
+
+
+def test_rotation_without_traffic_closes_idle_sessions(
+    server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """Nobody has to send a message for the old version to be let go."""
+
+    async def main() -> None:
+        vault = Vault()
+        async with (
+            running_peer(server_tls) as peer,
+            pool_to(at(peer), ca_file=ca_file, vault=vault) as pool,
+        ):
+            await send(pool)
+            vault.rotate("AKIANEW", "new")
+            await until(lambda: pool.open_connections == 0)
+            await until(lambda: peer.open_now == 0)
+
+    run_on("uvloop")(main())
+
+
+@pytest.mark.parametrize(
+    "fault", [CredentialError("held"), VaultError("not readable")], ids=["credential", "vault"]
+)
+def test_a_credential_that_cannot_be_had(
+    server_tls: ssl.SSLContext, ca_file: Path, fault: CredentialError
+) -> None:
+    """The mail is kept, nothing is said upstream, and open sessions end."""
+
+    async def main() -> None:
+        vault = Vault()
+        async with (
+            running_peer(server_tls) as peer,
+            pool_to(at(peer), ca_file=ca_file, vault=vault) as pool,
+        ):
+            await send(pool)
+            vault.fault = fault
+            result = await send(pool)
+            assert (451, Outcome.TEMPORARY) == (result.reply.code, result.reply.outcome)
+            assert f"4.7.0 {fault}" == result.reply.text
+            await until(lambda: pool.open_connections == 0)
+        assert 1 == len(peer.mails)
+
+    run_on("uvloop")(main())
+
+
+def test_the_credential_is_chosen_by_name_or_sender(
+    server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """An unknown name, or a sender that no rule serves, keeps the mail."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            assert 250 == (await send(pool, credential_id="main")).reply.code
+            assert 451 == (await send(pool, credential_id="other")).reply.code
+            pool.update([])
+            assert 451 == (await send(pool)).reply.code
+            pool.update([destination(at(peer), ca_file=ca_file)])
+            assert 250 == (await send(pool)).reply.code
+        assert 2 == peer.connections
+
+    run_on("uvloop")(main())
+
+
+def test_new_settings_move_those_who_wait(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """A message under way ends where it is; one that waits goes where the new settings say."""
+
+    async def main() -> None:
+        async with (
+            running_peer(server_tls) as old,
+            running_peer(server_tls) as new,
+            pool_to(at(old), ca_file=ca_file, max_connections=1) as pool,
+        ):
+            listener = Listener()
+            first = pool.begin(envelope(), listener)
+            await until(lambda: "DATA" in old.heard)
+            second = asyncio.create_task(send(pool))
+            await until(lambda: pool.waiting == 1)
+            pool.update([destination(at(new), ca_file=ca_file)])
+            assert 250 == (await second).reply.code
+            first.finish()
+            assert 250 == (await listener.result()).reply.code
+        assert (1, 1) == (len(old.mails), len(new.mails))
+
+    run_on("uvloop")(main())
+
+
+def test_a_slow_peer_pauses_the_writer(run: Any, server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """A 40 MB message goes through with a bounded amount of it in memory."""
+    piece = b"x" * 62 + b"\r\n"
+    pieces = [piece * 1024] * 640
+    most = 0
+
+    async def main() -> None:
+        nonlocal most
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            peer.gate.clear()
+            listener = Listener()
+            transfer = pool.begin(envelope(), listener)
+            writing = asyncio.create_task(listener.write_all(transfer, pieces))
+            await until(lambda: listener.is_paused and "DATA" in peer.heard)
+            lane = pool._lanes["main"]
+            watched = asyncio.create_task(_watch(lane, writing))
+            peer.gate.set()
+            await writing
+            most = await watched
+            transfer.finish()
+            assert 250 == (await listener.result()).reply.code
+        assert 40 * 1024 * 1024 == len(peer.mails[0].content)
+        assert listener.pauses
+
+    async def _watch(lane: Any, writing: "asyncio.Task[None]") -> int:
+        seen = 0
+        while not writing.done():
+            for connection in lane._busy:
+                seen = max(seen, connection.session.transport.get_write_buffer_size())
+            await asyncio.sleep(0)
+        return seen
+
+    run(main())
+    assert most <= WRITE_BUFFER_BYTES + 4 * len(piece) * 1024
+
+
+def test_the_writer_is_paused_before_the_upstream_wants_the_text(
+    server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """Until 354 no more than 64 KiB and one piece are taken."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            peer.say_next("MAIL", Act.STALL)
+            listener = Listener()
+            transfer = pool.begin(envelope(), listener)
+            transfer.write(b"\r\n" * (BUFFER_BYTES // 2))
+            assert 0 == listener.pauses
+            transfer.write(b"\r\n")
+            assert 1 == listener.pauses
+            transfer.abort()
+
+    run_on("uvloop")(main())
+
+
+@pytest.mark.parametrize("features", [("PIPELINING",), LOCK_STEP])
+@pytest.mark.parametrize("heard", ["", "MAIL", "DATA"])
+def test_abort_leaves_nothing(
+    run: Any,
+    server_tls: ssl.SSLContext,
+    ca_file: Path,
+    features: tuple[str, ...],
+    heard: str,
+) -> None:
+    """Wherever it is when it is given up, nothing arrives and nothing is told; the next goes."""
+
+    async def main() -> None:
+        async with (
+            running_peer(server_tls, features=features) as peer,
+            pool_to(at(peer), ca_file=ca_file) as pool,
+        ):
+            await send(pool)
+            peer.heard.clear()
+            listener = Listener()
+            transfer = pool.begin(envelope(), listener)
+            transfer.write(MESSAGE)
+            await until(lambda: not heard or any(line[:4] == heard for line in peer.heard))
+            transfer.abort()
+            transfer.abort()
+            transfer.write(MESSAGE)
+            transfer.finish()
+            assert 250 == (await send(pool)).reply.code
+            await asyncio.sleep(0.01)
+        assert [] == listener.results
+        assert 2 == len(peer.mails)
+
+    run(main())
+
+
+def test_abort_between_two_commands_keeps_the_session(
+    server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """As long as DATA was not said, RSET is enough."""
+
+    async def main() -> None:
+        async with (
+            running_peer(server_tls, features=LOCK_STEP) as peer,
+            pool_to(at(peer), ca_file=ca_file) as pool,
+        ):
+            await send(pool)
+            pool.begin(envelope(), Listener()).abort()
+            await until(lambda: "RSET" in peer.heard)
+            await send(pool)
+        assert (1, 2) == (peer.connections, len(peer.mails))
+
+    run_on("uvloop")(main())
+
+
+def test_a_message_without_a_last_line_end_is_not_sent(
+    run: Any, server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """The line that ends a message would not be one: the session is dropped, the mail kept."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            for text in (b"a", b"a\r", b"a\n"):
+                result = await send(pool, message=text)
+                assert (451, False) == (result.reply.code, result.uncertain)
+            assert 250 == (await send(pool, message=b"")).reply.code
+        assert [b""] == [mail.content for mail in peer.mails]
+
+    run(main())
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(st.text("ab.\x01 ", max_size=4).map(str.encode), max_size=12),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_exactly_one_message_arrives(
+    server_tls: ssl.SSLContext, ca_file: Path, lines: list[bytes], cuts: list[int]
+) -> None:
+    """Any text in wire form, in any pieces, is one message upstream, byte for byte."""
+    text = b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines)
+    edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    pieces = [text[a:b] for a, b in pairwise(edges)]
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
+            listener = Listener()
+            transfer = pool.begin(envelope(), listener)
+            await listener.write_all(transfer, pieces)
+            transfer.finish()
+            assert 250 == (await listener.result()).reply.code
+            assert 250 == (await send(pool)).reply.code
+        assert [text, MESSAGE] == [mail.content for mail in peer.mails]
+
+    run_on("uvloop")(main())
+
+
+def test_a_tls_wrapper_port(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """At 2465 TLS begins with the connection."""
+
+    async def main() -> None:
+        async with (
+            running_peer(server_tls, host="127.0.0.11", port=2465) as peer,
+            pool_to(at(peer), ca_file=ca_file) as pool,
+        ):
+            assert 250 == (await send(pool)).reply.code
+        assert not any(line.startswith("STARTTLS") for line in peer.heard)
+
+    run_on("uvloop")(main())
+
+
+def test_close_lets_finished_messages_end(
+    run: Any, server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """What is complete is sent, what is not is kept by its sender, what comes later is refused."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer:
+            pool = UpstreamPool(Vault(), [destination(at(peer), ca_file=ca_file)], timeouts=QUICK)
+            half, whole = Listener(), Listener()
+            pool.begin(envelope(), half).write(MESSAGE)
+            transfer = pool.begin(envelope(), whole)
+            transfer.write(MESSAGE)
+            transfer.finish()
+            await pool.close(timeout_s=5)
+            late = await send(pool)
+            assert 250 == (await whole.result()).reply.code
+            assert 451 == (await half.result()).reply.code == late.reply.code
+            assert 1 == len(peer.mails)
+
+    run(main())
+
+
+def test_close_does_not_wait_for_ever(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """A reply that does not come in time makes an uncertain result."""
+
+    async def main() -> None:
+        async with running_peer(server_tls) as peer:
+            pool = UpstreamPool(Vault(), [destination(at(peer), ca_file=ca_file)])
+            peer.say_next("TEXT", Act.STALL)
+            listener = Listener()
+            transfer = pool.begin(envelope(), listener)
+            transfer.write(MESSAGE)
+            transfer.finish()
+            await until(lambda: "DATA" in peer.heard)
+            await pool.close(timeout_s=0.1)
+            assert (await listener.result()).uncertain
+
+    run_on("uvloop")(main())
