@@ -118,15 +118,17 @@ def generate(seed: int, number: int) -> Case:
     return kind, split(dice, text)
 
 
+def check_pieces_as_chunks(pieces: Sequence[bytes]) -> None:
+    """Each piece is a chunk, and comes once whole and once in halves."""
+    check_chunk_stream([[piece] for piece in pieces])
+    check_chunk_stream([[p[: len(p) // 2], p[len(p) // 2 :]] for p in pieces])
+
+
 LAWS: dict[str, Callable[[Sequence[bytes]], None]] = {
     "command": lambda pieces: check_command(b"".join(pieces)),
     "lines": check_lines,
     "dots": check_dot_stream,
-    # Each piece is a chunk, and comes once whole and once in halves.
-    "chunks": lambda pieces: (
-        check_chunk_stream([[piece] for piece in pieces]),
-        check_chunk_stream([[p[: len(p) // 2], p[len(p) // 2 :]] for p in pieces]),
-    )[0],
+    "chunks": check_pieces_as_chunks,
 }
 
 
