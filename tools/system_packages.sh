@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests with real programs need, through the system's package manager.
 #
-#   tools/system_packages.sh             Exim, PHP, PHPMailer and swaks
+#   tools/system_packages.sh             Exim, PHP, PHPMailer, swaks, msmtp and Postfix
 #   tools/system_packages.sh PART...     these parts of the table below only
 #   tools/system_packages.sh --missing   installs nothing, names the parts of the first line that are not there
 #
 # Promises:
 # - what is there already, from wherever, stays as it is; when all is there nothing is run;
 # - no package is removed: a part that would push one out (as Exim does to Postfix on Debian) is left out;
+# - Postfix, which Debian does not let be beside Exim, is not installed: it is unpacked below .cache of this clone;
 # - no service is started: a policy-rc.d that forbids it is in place while Debian installs;
 # - what is left out is said by name, with the reason, and is no failure: the exit code is 0.
 # Runs in several clones take turns. Waits have limits: 600 s for a turn, 300 s for dpkg, 30 s for a stalled download.
@@ -19,6 +20,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 readonly PYTHON=${PYTHON:-/usr/bin/python3}
 readonly STEP=${BASH_SOURCE[0]%/*}/step.sh
+readonly UNPACKED=${BASH_SOURCE[0]%/*}/../.cache/system-packages
 readonly TURN=/run/sesguard-system-packages.lock
 readonly POLICY=/usr/sbin/policy-rc.d
 readonly POLICY_MARK='# made by tools/system_packages.sh of sesguard; delete it when that is not running'
@@ -26,7 +28,7 @@ readonly APT=(apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=1 -o Acquir
   -o Dpkg::Options::=--force-confold --quiet --yes --no-install-recommends)
 readonly DNF=(dnf --quiet --assumeyes --setopt=install_weak_deps=False)
 
-# Part, its name, Debian packages, Rocky packages.
+# Part, its name, Debian packages, Rocky packages ("-": none).
 table() {
   local python
   python=$(basename "$(readlink -f "$PYTHON")")
@@ -35,6 +37,8 @@ exim       Exim       exim4-daemon-light        exim
 php        PHP        php-cli                   php-cli
 phpmailer  PHPMailer  libphp-phpmailer          php-phpmailer6
 swaks      swaks      swaks,libnet-ssleay-perl  swaks
+msmtp      msmtp      msmtp                     msmtp
+postfix    Postfix    postfix                   -
 venv       venv       $python-venv              $python
 TABLE
 }
@@ -46,7 +50,8 @@ column() { # NUMBER PART
 is_there() { # PART
   case $1 in
     exim) type -P exim4 || type -P exim ;;
-    php | swaks) type -P "$1" ;;
+    php | swaks | msmtp) type -P "$1" ;;
+    postfix) [[ -x $UNPACKED/postfix/usr/sbin/postfix ]] ;;
     phpmailer) [[ -n $(find /usr/share/php -maxdepth 4 -name PHPMailer.php 2>/dev/null) ]] ;;
     venv) "$PYTHON" -c 'import ensurepip' 2>/dev/null ;;
   esac >/dev/null
@@ -86,10 +91,30 @@ forbid_service_starts() {
   chmod 755 "$POLICY"
 }
 
+# Downloads a part with what it needs and this machine lacks, and unpacks that beside the system.
+unpack_with_apt() { # PART
+  local packages archives=$UNPACKED/$1.archives fresh=$UNPACKED/$1.fresh
+  read -ra packages <<<"$(column 3 "$1")"
+  rm -rf "$archives" "$fresh"
+  mkdir -p "$archives/partial" "$fresh"
+  if "$STEP" "system package ${packages[*]} (unpacked)" "${APT[@]}" -o "Dir::Cache::archives=$(realpath "$archives")" \
+    --download-only install "${packages[@]}" && find "$archives" -name '*.deb' -exec dpkg -x {} "$fresh" \;; then
+    rm -rf "${UNPACKED:?}/$1"
+    mv "$fresh" "$UNPACKED/$1"
+  else
+    leave_out "apt-get failed to download ${packages[*]}" "$1"
+  fi
+  rm -rf "$archives" "$fresh"
+}
+
 install_with_apt() { # PART...
   local part packages plan removals
   "$STEP" 'package lists' "${APT[@]}" update || true
   for part in "$@"; do
+    if [[ $part == postfix ]]; then
+      unpack_with_apt "$part"
+      continue
+    fi
     read -ra packages <<<"$(column 3 "$part")"
     if ! plan=$("${APT[@]}" --simulate install "${packages[@]}" 2>&1); then
       leave_out "apt-get cannot install ${packages[*]}: $(tail -n 1 <<<"$plan")" "$part"
@@ -113,6 +138,10 @@ install_with_dnf() { # PART...
   rpm --quiet -q epel-release || "$STEP" 'system package epel-release' "${DNF[@]}" install epel-release || true
   for part in "$@"; do
     read -ra packages <<<"$(column 4 "$part")"
+    if [[ ${packages[*]} == - ]]; then
+      leave_out 'there is no package of it that fits' "$part"
+      continue
+    fi
     "$STEP" "system package ${packages[*]}" "${DNF[@]}" install "${packages[@]}" ||
       leave_out "dnf failed to install ${packages[*]}" "$part"
   done
@@ -140,7 +169,7 @@ main() {
     only_name=yes
     shift
   fi
-  (($#)) || set -- exim php phpmailer swaks
+  (($#)) || set -- exim php phpmailer swaks msmtp postfix
   find_missing "$@"
   ((${#missing[@]})) || return 0
 
