@@ -96,7 +96,7 @@ def release(app: App, ids: Sequence[str], of_app: str | None, every: bool) -> No
     """Queue messages that wait for a person."""
     if bool(ids) + (of_app is not None) + every != 1:
         raise UsageError("name messages, or --app, or --all-held", hint="run: sesguard queue list")
-    desk = _desk(app)
+    desk, ids = _desk(app), tuple(dict.fromkeys(ids))
     if not ids:
         count = desk.release_all(of_app)
     else:
@@ -119,6 +119,7 @@ def drop(app: App, ids: Sequence[str], yes: bool) -> None:
     """Remove messages for good."""
     if not ids:
         raise UsageError("name the messages to drop", hint="run: sesguard queue list")
+    ids = tuple(dict.fromkeys(ids))
     question = _("Remove {count} messages for good?").format(count=len(ids))
     app.output.confirm(question, assume_yes=yes)
     audit.record(app.settings.state_directory, "queue-drop", messages=list(ids))

@@ -131,7 +131,7 @@ class QueueDesk:
         )
 
     def _change_each(self, statement: str, ids: Iterable[str]) -> list[str]:
-        changed = []
+        changed: list[str] = []
         with self._opened() as connection:
             if connection is None:
                 return changed

@@ -276,10 +276,10 @@ class SpoolTable:
         ids: list[int | None] = []
         next_id = self._next_id(connection)
         for message in messages:
-            room -= len(message.data)
-            if room < 0:
+            if len(message.data) > room:
                 ids.append(None)
                 continue
+            room -= len(message.data)
             taken.append((next_id, message))
             ids.append(next_id)
             next_id += _ID_STEP
@@ -291,10 +291,11 @@ class SpoolTable:
         room = self._room(connection)
         stored = []
         for piece in pieces:
-            room -= len(piece.data)
-            if room >= 0:
+            fits = len(piece.data) <= room
+            if fits:
+                room -= len(piece.data)
                 _append(connection, piece)
-            stored.append(room >= 0)
+            stored.append(fits)
         return stored
 
     def remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[None]:
