@@ -34,7 +34,7 @@ NOBODY: Final = 65534
 _EVERY: Final = ":*"
 _FIELD: Final = "{user}"
 _SAFE_NAME: Final = re.compile(r"[a-z0-9._-]+")
-_ADDRESS: Final = re.compile(r'\*|[^@\s]+@[^@\s*"]+|"[^"]+"@[^@\s*"]+')
+_ADDRESS: Final = re.compile(r'\*|(?:[^@\s<>"]+|"[^"]+")@[^@\s*<>"]+')
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +130,16 @@ def app_named(rules: tuple[AppRule, ...], name: str) -> tuple[AppRule, App] | No
     return None
 
 
-def account_of(uid: int, gid: int | None = None) -> Account:
+def account_of(uid: int) -> Account:
     """
-    The account of a uid, with the groups of its user and, if it is told, the caller's own.
+    The account of a uid, with all groups of its user.
 
     The name service of the host is asked, which may take its time where that is on the network.
     """
-    own = frozenset() if gid is None else frozenset({gid})
     user = find_user(str(uid))
     if user is None:
-        return Account(uid, None, own)
-    return Account(uid, user.name, own | frozenset(os.getgrouplist(user.name, user.gid)))
+        return Account(uid, None, frozenset())
+    return Account(uid, user.name, frozenset(os.getgrouplist(user.name, user.gid)))
 
 
 def _rule(path: Path | None, name: str, table: AppSettings) -> AppRule:

@@ -88,6 +88,7 @@ class Identities:
         rules: The apps of the settings.
         registry: Tokens and suspensions.
         clock: Seconds, monotonic.
+        accounts: Tells the account of a uid.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class Identities:
         rules: Sequence[AppRule],
         registry: AppRegistry,
         clock: Callable[[], float] = time.monotonic,
+        accounts: Callable[[int], Account] = account_of,
     ) -> None:
         self._rules = tuple(rules)
         self._registry = registry
         self._clock = clock
+        self._ask_account = accounts
         self._answers: dict[tuple[int | None, int | None, str | None], tuple[float, Answer]] = {}
         self._accounts: dict[int, tuple[float, Account]] = {}
 
@@ -192,7 +195,7 @@ class Identities:
         if known is None or known[0] <= self._clock():
             if len(self._accounts) >= _MAX_REMEMBERED:
                 self._accounts.clear()
-            known = self._accounts[uid] = self._clock() + REMEMBERED_S, account_of(uid)
+            known = self._accounts[uid] = self._clock() + REMEMBERED_S, self._ask_account(uid)
         account = known[1]
         if gid is None or gid in account.gids:
             return account

@@ -87,8 +87,12 @@ class SockDiag:
         self._channel = _open()
 
     def close(self) -> None:
-        """Close the netlink socket."""
+        """Close the netlink socket; it is also closed with the object."""
         self._channel.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_channel"):
+            self.close()
 
     def owner(self, local: tuple[str, int], remote: tuple[str, int]) -> Owner | None:
         """
