@@ -15,7 +15,7 @@ export COVERAGE_FLOOR ?= 95
 BIN := .venv/bin
 STEP := tools/step.sh
 
-.PHONY: help demo test lint types layers bench messages check-messages docs-images constraints clean packages venv
+.PHONY: help demo test lint types layers bench fuzz messages check-messages docs-images constraints clean packages venv
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -41,11 +41,17 @@ layers: venv ## The import rules of ARCHITECTURE.md
 bench: packages venv ## Benchmarks; nothing depends on their figures
 	@set -e; for file in bench/*.py; do $(BIN)/python "$$file" $(ARGS); done
 
+fuzz: venv ## A million hostile inputs to the relay's parsers, some minutes; ARGS='--seed 2 --processes 2'
+	@PYTHONPATH=src:tests $(BIN)/python tests/fuzz/fuzz_relay.py $(ARGS)
+
 messages: venv ## Bring the Portuguese messages up to date and compile them
 	@$(STEP) 'messages update' $(BIN)/python tools/messages.py update
 	@$(STEP) 'messages compile' $(BIN)/python tools/messages.py compile
 
-check-messages: venv ## Whether the Portuguese messages are complete
+check-fuzz: venv ## A million hostile inputs to the relay's parsers, some minutes; ARGS='--seed 2 --processes 2'
+	@PYTHONPATH=src:tests $(BIN)/python tests/fuzz/fuzz_relay.py $(ARGS)
+
+messages: venv ## Whether the Portuguese messages are complete
 	@$(STEP) 'messages check' $(BIN)/python tools/messages.py check
 
 docs-images: packages ## Draw the terminal pictures of the README anew

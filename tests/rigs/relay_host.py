@@ -1,7 +1,7 @@
 """
 A host with nothing but a relay: settings, vault, sesguardd and, beside it, the sandbox as SES.
 
-    with relay_host(sandbox, apps='[apps.shop]\nusers = ["root"]\nsenders = ["*@example.com"]\n') as host:
+    with relay_host(sandbox, apps=ROOT_MAY_SPOOL) as host:
         with host.running() as daemon, host.smtp() as client: ...
 
 The daemon runs as `DAEMON_USER` when the tests run as root, as on a real host.
@@ -13,7 +13,7 @@ import shutil
 import smtplib
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,6 +158,23 @@ spool_directory = "{self.spool_directory}"
         channel.settimeout(20)
         channel.connect(str(path or self.unix_socket))
         return channel
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRelay:
+    """A host and its daemon."""
+
+    host: RelayHost
+    daemon: Daemon
+
+    @property
+    def rig(self) -> SandboxRig:
+        """The sandbox that stands in for SES."""
+        return self.host.rig
+
+
+StartRelay = Callable[..., RunningRelay]
+"""Starts a relay; takes the keyword arguments of `relay_host`."""
 
 
 @contextlib.contextmanager

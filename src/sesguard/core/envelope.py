@@ -2,8 +2,8 @@
 The SMTP envelope: whom a message is from and whom it goes to (RFC 5321, 2.3.1).
 
 It is what MAIL and RCPT said, and has nothing to do with the header of the message. Addresses are
-kept as they were given, without angle brackets; they have been checked by whoever made the
-envelope, so that they can be written into a command.
+kept as they were given, without angle brackets and with no more quoting than they need; they have
+been checked by whoever made the envelope, so that they can be written into a command.
 """
 
 from dataclasses import dataclass

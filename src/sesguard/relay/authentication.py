@@ -25,6 +25,7 @@ _MOST_CALLERS: Final = 10_000
 
 CANCELLED: Final = Refusal(Reason.SYNTAX, 501, "5.7.0", "the login was cancelled")
 UNKNOWN_MECHANISM: Final = Refusal(Reason.SYNTAX, 504, "5.5.4", "only PLAIN and LOGIN are known")
+_NOT_TEXT: Final = Refusal(Reason.SYNTAX, 501, "5.5.2", "user name or token are malformed")
 _NOT_BASE64: Final = Refusal(Reason.SYNTAX, 501, "5.5.2", "that is not base64")
 
 
@@ -81,6 +82,8 @@ class Login:
             self.credentials = decode_plain(response)
             return None
         text = response.decode("utf-8", "replace")
+        if not text.isprintable():
+            raise CommandFault(_NOT_TEXT)
         if self._user is None:
             self._user = text
             return _ASK_PASSWORD

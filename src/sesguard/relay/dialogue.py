@@ -153,16 +153,24 @@ class Dialogue:
                 transaction.refuse(stream.fault)
             elif text:
                 transaction.take(text)
-        if not (stream.ended or stream.chunk_ended):
-            return b"", b""
+        if stream.ended or stream.chunk_ended:
+            return self._end_text(stream), stream.rest
+        if stream.fault is not None and stream.seems_ended:
+            # The client takes its message for complete, and would wait for a reply for ever.
+            return self._hang_up(stream.fault.line()), b""
+        return b"", b""
+
+    def _end_text(self, stream: DotStream | ChunkStream) -> bytes:
         self.stream = None
+        transaction = self._transaction
         if transaction is None:
-            return _MAIL_FIRST, stream.rest
+            self._chunks = None
+            return _MAIL_FIRST
         if not stream.ended:
-            return _OK, stream.rest
+            return _OK
         self.waiting = True
         transaction.finish(stream.size)
-        return b"", stream.rest
+        return b""
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -267,14 +275,18 @@ class Dialogue:
         return _GO_AHEAD
 
     def _bdat(self, argument: bytes) -> bytes:
-        transaction = self._transaction
-        size, last = parse_bdat(argument)
-        if self._chunks is None:
-            limit = transaction.max_message_bytes if transaction is not None else 0
-            self._chunks = ChunkStream(limit)
-        if transaction is None or not transaction.has_recipients:
-            # The octets of the chunk come in any case and must not be taken for commands.
+        try:
+            size, last = parse_bdat(argument)
+        except CommandFault:
+            # Octets may follow, and nobody knows how many: they must not be taken for commands.
+            self.closing = True
+            raise
+        if self._transaction is not None and not self._transaction.has_recipients:
             self._end_transaction()
+        if self._chunks is None:
+            transaction = self._transaction
+            # Without a message the octets of the chunk are read all the same, and thrown away.
+            self._chunks = ChunkStream(transaction.max_message_bytes if transaction else 0)
         self._chunks.begin_chunk(size, last)
         self.stream = self._chunks
         return self.text(b"")[0] if size == 0 else b""
