@@ -35,7 +35,7 @@ from sesguard.errors import (
 from sesguard.upstream.failures import deferral
 from sesguard.upstream.interface import Result, Transfer, TransferListener
 from sesguard.upstream.replies import Outcome, Reply, classify
-from sesguard.upstream.wire import find_control_character
+from sesguard.upstream.wire import find_unsayable
 
 MAX_WORKERS: Final = 16
 
@@ -86,12 +86,13 @@ class ApiCarrier:
         partial: bool = False,  # noqa: ARG002 - SES takes all or none
     ) -> Transfer:
         """See `Carrier`."""
-        transfer = ApiTransfer(self, envelope, listener)
-        refusal = _CLOSED if self._is_closed else find_control_character(envelope)
+        refusal = _CLOSED if self._is_closed else find_unsayable(envelope)
         if refusal is not None:
-            self._loop.call_soon(transfer.settle, Result(refusal))
-        else:
-            self._open.add(transfer)
+            refused = ApiTransfer(None, envelope, listener)
+            self._loop.call_soon(refused.settle, Result(refusal))
+            return refused
+        transfer = ApiTransfer(self, envelope, listener)
+        self._open.add(transfer)
         return transfer
 
     async def close(self, *, timeout_s: float) -> None:
@@ -145,43 +146,50 @@ class ApiCarrier:
 
 
 class ApiTransfer:
-    """One message, kept until it is complete."""
+    """
+    One message, kept until it is complete.
 
-    __slots__ = ("_carrier", "_is_over", "_listener", "_pieces", "envelope")
+    Args:
+        carrier: Sends it; None: it is refused already.
+        envelope: From whom, to whom.
+        listener: Told of the result.
+    """
 
-    def __init__(self, carrier: ApiCarrier, envelope: Envelope, listener: TransferListener) -> None:
+    __slots__ = ("_carrier", "_listener", "_pieces", "envelope")
+
+    def __init__(
+        self, carrier: ApiCarrier | None, envelope: Envelope, listener: TransferListener
+    ) -> None:
         self.envelope: Final = envelope
         self._carrier = carrier
         self._listener: TransferListener | None = listener
         self._pieces: list[bytes] = []
-        self._is_over = False
 
     def write(self, data: bytes) -> None:
         """See `Transfer`."""
-        if not self._is_over:
+        if self._carrier is not None:
             self._pieces.append(data)
 
     def finish(self) -> None:
         """See `Transfer`."""
-        if self._is_over:
-            return
-        self._is_over = True
-        message = unstuffed(b"".join(self._pieces))
-        self._pieces.clear()
-        self._carrier.send(self, message)
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            message = unstuffed(b"".join(self._pieces))
+            self._pieces.clear()
+            carrier.send(self, message)
 
     def abort(self) -> None:
         """See `Transfer`."""
-        if not self._is_over:
-            self._is_over = True
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
             self._listener = None
             self._pieces.clear()
-            self._carrier.forget(self)
+            carrier.forget(self)
 
     def settle(self, result: Result) -> None:
         """Tell the result."""
         listener, self._listener = self._listener, None
-        self._is_over = True
+        self._carrier = None
         self._pieces.clear()
         if listener is not None:
             listener.transfer_done(result)

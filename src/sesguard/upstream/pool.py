@@ -31,7 +31,7 @@ from sesguard.upstream.interface import Result, Transfer, TransferListener
 from sesguard.upstream.lane import MAX_MESSAGES, Destination, Lane
 from sesguard.upstream.replies import Reply
 from sesguard.upstream.transfer import PoolTransfer
-from sesguard.upstream.wire import find_control_character
+from sesguard.upstream.wire import find_unsayable
 
 __all__ = ["Destination", "Timeouts", "UpstreamPool"]
 
@@ -112,7 +112,7 @@ class UpstreamPool:
     ) -> Transfer:
         """See `Carrier`."""
         transfer = PoolTransfer(envelope, listener, partial=partial)
-        refusal = _CLOSED if self._is_closed else find_control_character(envelope)
+        refusal = _CLOSED if self._is_closed else find_unsayable(envelope)
         if refusal is not None:
             self._settle_soon(transfer, refusal, credential_id)
         else:

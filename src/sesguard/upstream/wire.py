@@ -25,7 +25,8 @@ from sesguard.upstream.replies import Outcome, Reply
 DATA: Final = b"DATA\r\n"
 END_OF_DATA: Final = b".\r\n"
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_UNSAYABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and the surrogates that stand for bytes that are not UTF-8."""
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _NOT_AN_ADDRESS: Final = Reply(553, "5.1.3 an address with control characters", Outcome.BAD_ADDRESS)
 _NO_UTF8: Final = Reply(
@@ -126,9 +127,9 @@ class EnvelopeCommands:
     """Why the sender cannot be said."""
 
 
-def find_control_character(envelope: Envelope) -> Reply | None:
-    """The refusal of an envelope that would break out of its commands, or None."""
-    found = any(_CONTROL.search(address) for address in (envelope.sender, *envelope.addresses))
+def find_unsayable(envelope: Envelope) -> Reply | None:
+    """The refusal of an envelope that no command can hold, or None."""
+    found = any(_UNSAYABLE.search(address) for address in (envelope.sender, *envelope.addresses))
     return _NOT_AN_ADDRESS if found else None
 
 
@@ -137,7 +138,7 @@ def envelope_commands(envelope: Envelope, offer: Offer, size: int | None) -> Env
     Say the envelope to an upstream.
 
     Args:
-        envelope: One that `find_control_character` has nothing against.
+        envelope: One that `find_unsayable` has nothing against.
         offer: What the upstream understands.
         size: Octets of the message; None: not known yet.
     """

@@ -189,7 +189,9 @@ def test_a_local_part_that_cannot_be_said(server_tls: ssl.SSLContext, ca_file: P
     run_on("uvloop")(main())
 
 
-@pytest.mark.parametrize("bad", ["a\r\nb@example.net", "a\n@example.net", "\0@x.org", "a\x7f@x"])
+@pytest.mark.parametrize(
+    "bad", ["a\r\nb@example.net", "a\n@example.net", "\0@x.org", "a\x7f@x", "\udce9@x"]
+)
 def test_an_address_that_breaks_out_is_refused(
     server_tls: ssl.SSLContext, ca_file: Path, bad: str
 ) -> None:
