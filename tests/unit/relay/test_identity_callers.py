@@ -11,7 +11,7 @@ import pytest
 
 from sesguard.relay.identity import caller_of
 from sesguard.relay.model import UNKNOWN, Caller
-from sesguard.system.sock_diag import SockDiag
+from sesguard.system.sock_diag import Owner, SockDiag
 
 ALICE, BOB = 20_001, 20_002
 ROUNDS = 100
@@ -163,6 +163,38 @@ def test_port_of_a_client_that_was_reset(tcp_server: socket.socket) -> None:
         if rounds == ROUNDS:
             return
     pytest.fail(f"a port was free in {rounds} rounds only")
+
+
+class _LateDiag(SockDiag):
+    """Asks the kernel after something else has happened."""
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        super().__init__()
+        self._first = first
+
+    def owner(self, local: tuple[str, int], remote: tuple[str, int]) -> Owner | None:
+        """The owner after that."""
+        self._first()
+        return super().owner(local, remote)
+
+
+@as_root
+def test_port_that_changes_hands_in_between(tcp_server: socket.socket) -> None:
+    """Where the client is reset just before the kernel is asked, its successor is not taken."""
+    for _ in range(ROUNDS):
+        gone = connect(tcp_server)
+        source = gone.getsockname()
+        new: list[socket.socket | None] = []
+
+        def change_hands() -> None:
+            reset(gone)  # noqa: B023 - runs within this round
+            new.append(connect_from(tcp_server, source, uid=BOB))  # noqa: B023
+
+        with tcp_server.accept()[0] as accepted, closing(_LateDiag(change_hands)) as diag:
+            assert caller_of(accepted, diag) is None
+        if new[0] is not None:
+            tcp_server.accept()[0].close()
+            reset(new[0])
 
 
 def test_unix_socket(tmp_path: Path) -> None:

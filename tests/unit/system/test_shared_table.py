@@ -38,7 +38,7 @@ def put(
 def get(table: SharedTable, name: str) -> Values | None:
     """What a row holds, as `update` sees it."""
     seen: list[Values | None] = []
-    table.update(name, 0.0, seen.append)  # type: ignore[arg-type]  # it returns None: no change
+    table.update(name, 0.0, seen.append)
     return seen[0]
 
 
