@@ -11,7 +11,7 @@ the author of what comes of them; every other one must be refused.
 """
 
 import re
-from email import message_from_bytes, policy
+from email import message_from_string, policy
 from email.message import Message
 from email.utils import getaddresses
 from typing import Final, NamedTuple
@@ -365,10 +365,10 @@ HARMLESS: Final = frozenset(
 
 def shown_authors(block: bytes) -> set[str]:
     """The addresses of all author fields that the standard library finds, by either policy."""
-    plain = re.sub(rb"(?m)^\.", b"", block)
+    plain = re.sub(rb"(?m)^\.", b"", block).decode(errors="surrogateescape")
     shown: set[str] = set()
-    old: Message = message_from_bytes(plain, policy=policy.compat32)
-    new = message_from_bytes(plain, policy=policy.default)
+    old: Message = message_from_string(plain, policy=policy.compat32)
+    new = message_from_string(plain, policy=policy.default)
     for field in AUTHOR_FIELDS:
         values = [str(value) for value in old.get_all(field, [])]
         shown |= {address for _, address in getaddresses(values)}

@@ -52,6 +52,7 @@ _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 _MAILBOX = r"(?:a|[at]*<a>)"
 _MAILBOXES: Final = re.compile(rf"{_MAILBOX}(?:,{_MAILBOX})*+")
+_RECIPIENT: Final = re.compile(r"([at])|[at]*<([at])>")
 
 _LOCAL_ATOM = r"[A-Za-z0-9#$&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
 _LOCAL: Final = re.compile(rf"{_LOCAL_ATOM}(?:\.{_LOCAL_ATOM})*")
@@ -92,29 +93,39 @@ def authors(value: bytes) -> tuple[str, ...]:
 
 def recipients(value: bytes) -> tuple[str, ...]:
     """
-    The addresses that a To, Cc or Bcc field sends to: one for each mailbox, groups included.
+    Whom a To, Cc or Bcc field sends to: one for each mailbox, those of groups included.
+
+    Returns:
+        Addresses, and names of local users where a mailbox is one plain word.
 
     Raises:
         AddressFault: It cannot be read.
     """
     found: list[str] = []
-    named: str | None = None
-    is_open = False
-    for kind, address in (*_tokens(value), (",", "")):
-        if kind == "a":
-            named = address
-        elif kind == "<":
-            is_open, named = True, None
-        elif kind == ">" and (not is_open or named is None):
-            raise AddressFault("an angle bracket is not in its place")
-        elif kind == ">":
-            is_open = False
-        elif kind in ",:;" and is_open:
-            raise AddressFault("an angle bracket is not closed")
-        elif kind in ",;" and named is not None:
-            found.append(named)
-            named = None
+    mailbox: list[tuple[str, str]] = []
+    for kind, text in (*_tokens(value), (",", "")):
+        if kind in ",;":
+            found += _named(mailbox)
+            mailbox = []
+        elif kind == ":":
+            mailbox = []
+        else:
+            mailbox.append((kind, text))
     return tuple(found)
+
+
+def _named(mailbox: list[tuple[str, str]]) -> list[str]:
+    """The one address that a mailbox stands for; none for an empty one."""
+    shape = "".join(kind for kind, _ in mailbox)
+    if not shape:
+        return []
+    match = _RECIPIENT.fullmatch(shape)
+    if match is None:
+        raise AddressFault("a mailbox is not: Name <user@example.com>")
+    kind, text = mailbox[match.start(match.lastindex or 0)]
+    if kind == "t" and _LOCAL.fullmatch(text) is None:
+        raise AddressFault("a mailbox has no address")
+    return [text]
 
 
 def _read_authors(value: bytes) -> tuple[str, ...]:
@@ -122,7 +133,7 @@ def _read_authors(value: bytes) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for kind, address in _tokens(value):
         kinds.append(kind)
-        if address:
+        if kind == "a":
             found[address] = None
     shape = "".join(kinds)
     if _MAILBOXES.fullmatch(shape) is None:
@@ -142,7 +153,7 @@ def _misshapen(shape: str) -> str:
 
 
 def _tokens(value: bytes) -> Iterator[tuple[str, str]]:
-    """Kind (``t`` text, ``a`` address, or a mark) and address of each token but white space."""
+    """Kind (``t`` text, ``a`` address, or a mark) and text of each token but white space."""
     _check_characters(value)
     position = 0
     while position < len(value):
@@ -151,8 +162,8 @@ def _tokens(value: bytes) -> Iterator[tuple[str, str]]:
             position = match.end()
             kind = match.lastgroup
             if kind is not None:
-                address = _address(match) if kind == "address" else ""
-                yield _KINDS.get(kind) or match[0].decode(), address
+                text = _address(match) if kind == "address" else match[0].decode()
+                yield _KINDS.get(kind, text), text
         elif value[position] == ord("("):
             position = _end_of_comment(value, position)
         else:
