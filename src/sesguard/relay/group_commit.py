@@ -148,7 +148,11 @@ class GroupCommit:
     def _tell(self, batch: list[_Item], outcomes: Sequence[_Outcome]) -> None:
         def tell() -> None:
             for item, (value, error) in zip(batch, outcomes, strict=True):
-                item.done(value, error)
+                try:
+                    item.done(value, error)
+                except Exception as fault:  # noqa: BLE001 - the others must hear of theirs
+                    context = {"message": "a caller failed", "exception": fault}
+                    self.loop.call_exception_handler(context)
 
         self._on_loop(tell)
 

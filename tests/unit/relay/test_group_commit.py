@@ -278,3 +278,28 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
     with pytest.raises(SystemFault, match="not a database"):
         asyncio.run(act())
+
+
+def test_a_caller_that_fails_keeps_no_other_from_hearing(tmp_path: Path) -> None:
+    """The loop's exception handler gets its error, and the next of the batch is told."""
+    faults: list[BaseException] = []
+
+    def fail(_value: int | None, _error: Error | None) -> None:
+        raise KeyError("caller")
+
+    async def act() -> int:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, context: faults.append(context["exception"])
+        )
+        writer, gate = open_writer(tmp_path / "t.db"), Gate()
+        await gate.hold(writer)
+        writer.put(insert, 1, fail)
+        call = asyncio.ensure_future(writer.call(insert, 2))
+        await asyncio.sleep(0)
+        gate.may_go.set()
+        value = await call
+        await writer.close()
+        return value
+
+    assert 2 == asyncio.run(act())
+    assert [KeyError] == [type(fault) for fault in faults]
