@@ -47,6 +47,11 @@ behind but what is in the database.
 Done = Callable[[R | None, Error | None], None]
 """Takes the value, or the error; called on the event loop. It must not raise."""
 
+
+class ItemFault(SystemFault):
+    """It is the item that cannot be written: it would fail again."""
+
+
 _MOST_ITEMS: Final = 500
 _ITEM_FAULTS: Final = frozenset(
     {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
@@ -245,7 +250,7 @@ def _is_of_the_database(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
-def _fault_of(error: Exception) -> SystemFault:
-    fault = SystemFault("cannot write to the database: {reason}", reason=error)
+def _fault_of(error: Exception) -> ItemFault:
+    fault = ItemFault("cannot write to the database: {reason}", reason=error)
     fault.__cause__ = error
     return fault

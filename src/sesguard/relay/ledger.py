@@ -17,11 +17,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from sesguard.errors import Error, SystemFault
-from sesguard.relay.group_commit import GroupCommit
+from sesguard.relay.group_commit import GroupCommit, ItemFault
 from sesguard.system.database import open_database
 
 DELAY_S: Final = 0.5
@@ -113,8 +114,12 @@ class Ledger:
     def add(self, entry: LedgerEntry) -> None:
         """Write `entry` soon."""
         self._waiting.append(entry)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DELAY_S, self._flush)
+        self._flush_in(DELAY_S)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not with the writer: many where it cannot write."""
+        return len(self._waiting)
 
     def find(self, ses_message_id: str) -> LedgerEntry | None:
         """
@@ -158,27 +163,27 @@ class Ledger:
         try:
             if self._writer is None:
                 self._writer = GroupCommit(self._path, _SCHEMA, version=_VERSION)
-        except SystemFault as error:
-            self._written([], error)
+        except SystemFault:
+            self._flush_in(_AGAIN_S)
             return
         entries = list(self._waiting)
         self._waiting.clear()
-        self._writer.put(self._write, entries, lambda _value, error: self._written(entries, error))
+        for entry in entries:
+            self._writer.put(self._write, entry, partial(self._written, entry))
 
-    def _written(self, entries: Sequence[LedgerEntry], error: Error | None) -> None:
-        if error is None:
-            return
-        room = MOST_WAITING - len(self._waiting)
-        self._waiting.extendleft(reversed(entries[-room:] if room else []))
+    def _written(self, entry: LedgerEntry, _value: None, error: Error | None) -> None:
+        if error is not None and not isinstance(error, ItemFault):
+            self._waiting.append(entry)
+            self._flush_in(_AGAIN_S)
+
+    def _flush_in(self, delay_s: float) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_AGAIN_S, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._flush)
 
-    def _write(
-        self, connection: sqlite3.Connection, batches: Sequence[list[LedgerEntry]]
-    ) -> list[None]:
-        connection.executemany(_INSERT, [astuple(entry) for batch in batches for entry in batch])
+    def _write(self, connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> list[None]:
+        connection.executemany(_INSERT, [astuple(entry) for entry in entries])
         connection.execute(_PURGE, (self._now() - self._kept_s, _PURGED_AT_ONCE))
-        return [None] * len(batches)
+        return [None] * len(entries)
 
     def _query(self, condition: str, *values: object) -> list[LedgerEntry]:
         try:
