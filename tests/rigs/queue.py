@@ -232,6 +232,7 @@ def open_post(
     clock: Clock | None = None,
     limits: DeliveryLimits | None = None,
     bounce: Callable[..., bytes | None] = simple_bounce,
+    receipt: Callable[..., bytes | None] = lambda *_arguments, **_options: None,
     starts: bool = True,
 ) -> Post:
     """Open the queue in `directory`, and deliver from it by `script`."""
@@ -245,6 +246,7 @@ def open_post(
         carrier,
         ledger=ledger,
         bounce=bounce,
+        receipt=receipt,
         sink=events.append,
         limits=limits or DeliveryLimits(),
         clock=clock,

@@ -39,6 +39,7 @@ from sesguard.relay.settling import (
     BounceMaker,
     DeliveryEvent,
     Ending,
+    ReceiptMaker,
     Settler,
     ledger_entry,
 )
@@ -47,7 +48,14 @@ from sesguard.relay.spool_table import Claim, ClaimRequest, QueuedMessage, Settl
 from sesguard.system.locks import exclusive_lock
 from sesguard.upstream.interface import Carrier, Result
 
-__all__ = ["BounceMaker", "Deliverer", "DeliveryEvent", "DeliveryLimits", "Ending"]
+__all__ = [
+    "BounceMaker",
+    "Deliverer",
+    "DeliveryEvent",
+    "DeliveryLimits",
+    "Ending",
+    "ReceiptMaker",
+]
 
 _LOCK: Final = "deliver.lock"
 _AGAIN_S: Final = 1.0
@@ -74,6 +82,7 @@ class Deliverer:
         carrier: Where mail goes.
         ledger: Where its end is written down.
         bounce: Writes bounces.
+        receipt: Writes what tells a sender who asked (NOTIFY=SUCCESS) that mail was handed on.
         sink: Takes each event, after what it tells is on the disk.
         limits: How it is done.
         clock: Monotonic seconds.
@@ -88,6 +97,7 @@ class Deliverer:
         ledger: Ledger,
         bounce: BounceMaker,
         sink: Callable[[DeliveryEvent], None],
+        receipt: ReceiptMaker = lambda *_arguments, **_options: None,
         limits: DeliveryLimits = DeliveryLimits(),
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
@@ -96,7 +106,9 @@ class Deliverer:
         self._spool = spool
         self._carrier = carrier
         self._ledger = ledger
-        self._settler = Settler(bounce, bounce_after_s=limits.bounce_after_s, chance=chance)
+        self._settler = Settler(
+            bounce, receipt, bounce_after_s=limits.bounce_after_s, chance=chance
+        )
         self._sink = sink
         self._limits = limits
         self._clock = clock

@@ -85,6 +85,22 @@ class BounceMaker(Protocol):
         ...
 
 
+class ReceiptMaker(Protocol):
+    """Writes the message that tells a sender who asked for it what was handed on."""
+
+    def __call__(
+        self,
+        envelope: Envelope,
+        header: bytes,
+        replies: Mapping[str, Reply],
+        *,
+        arrived_at: float,
+        now: float,
+    ) -> bytes | None:
+        """Write it; arguments and result as for `BounceMaker`."""
+        ...
+
+
 class Ended(NamedTuple):
     """The end of an attempt."""
 
@@ -98,14 +114,21 @@ class Settler:
 
     Args:
         bounce: Writes bounces.
+        receipt: Writes receipts.
         bounce_after_s: Age at which a message is given up.
         chance: Numbers from 0 to 1, for the jitter of retries.
     """
 
     def __init__(
-        self, bounce: BounceMaker, *, bounce_after_s: float, chance: Callable[[], float]
+        self,
+        bounce: BounceMaker,
+        receipt: ReceiptMaker,
+        *,
+        bounce_after_s: float,
+        chance: Callable[[], float],
     ) -> None:
         self._bounce = bounce
+        self._receipt = receipt
         self._bounce_after_s = bounce_after_s
         self._chance = chance
 
@@ -139,6 +162,7 @@ class Settler:
         attempts = message.attempts + (trouble is None)
         delay_s = retry_delay_s(attempts, self._chance) if trouble is None else 0.0
         bounce = self._bounce_of(message, failures, now, reason_expired=not verdict.refused)
+        receipt = self._receipt_of(message, verdict.delivered, result.reply, now)
         settlement = Settlement(
             message,
             now + delay_s if later else None,
@@ -146,9 +170,15 @@ class Settler:
             _without(message.envelope, later),
             str(next(iter(later.values()), result.reply)),
             message.maybe_sent or result.uncertain,
-            bounce,
+            tuple(notice for notice in (bounce, receipt) if notice is not None),
         )
-        return Ended(settlement, _events(settlement, verdict, failures, later, result, now))
+        given_up = Ending.DROPPED if bounce is None else Ending.BOUNCED
+        fates = [
+            (Ending.DELIVERED, {each.address: result.reply for each in verdict.delivered}),
+            (given_up, failures),
+            (Ending.DEFERRED, later),
+        ]
+        return Ended(settlement, _events(settlement, fates, result, now))
 
     def _bounce_of(
         self,
@@ -158,8 +188,7 @@ class Settler:
         *,
         reason_expired: bool,
     ) -> NewMessage | None:
-        sender = message.envelope.sender
-        if not failures or not sender:
+        if not failures or not message.envelope.sender:
             return None
         text = self._bounce(
             message.envelope,
@@ -169,15 +198,22 @@ class Settler:
             now=now,
             reason_expired=reason_expired,
         )
-        if text is None:
+        return _notice(message, text, now)
+
+    def _receipt_of(
+        self, message: QueuedMessage, delivered: Sequence[Recipient], reply: Reply, now: float
+    ) -> NewMessage | None:
+        wanted = {each.address: reply for each in delivered if Notify.SUCCESS in each.notify}
+        if not wanted or not message.envelope.sender:
             return None
-        envelope = Envelope(
-            "",
-            (Recipient(sender, frozenset({Notify.NEVER})),),
-            eight_bit=not text.isascii(),
-            utf8=message.envelope.utf8,
+        text = self._receipt(
+            message.envelope,
+            header_of(message.first_piece),
+            wanted,
+            arrived_at=message.received_at,
+            now=now,
         )
-        return NewMessage(message.origin, envelope, now, State.QUEUED, None, _in_wire_form(text))
+        return _notice(message, text, now)
 
 
 def header_of(piece: bytes) -> bytes:
@@ -231,24 +267,38 @@ def _without(envelope: Envelope, later: Mapping[str, Reply]) -> Envelope:
     return envelope if len(kept) == len(envelope.recipients) else replace(envelope, recipients=kept)
 
 
+def _notice(message: QueuedMessage, text: bytes | None, now: float) -> NewMessage | None:
+    """A message from nobody to the sender."""
+    if text is None:
+        return None
+    envelope = Envelope(
+        "",
+        (Recipient(message.envelope.sender, frozenset({Notify.NEVER})),),
+        eight_bit=not text.isascii(),
+        utf8=message.envelope.utf8,
+    )
+    return NewMessage(message.origin, envelope, now, State.QUEUED, None, _in_wire_form(text))
+
+
 def _events(
     settlement: Settlement,
-    verdict: Verdict,
-    failures: Mapping[str, Reply],
-    later: Mapping[str, Reply],
+    fates: Sequence[tuple[Ending, Mapping[str, Reply]]],
     result: Result,
     now: float,
 ) -> list[DeliveryEvent]:
+    """One event for each fate that a recipient had."""
     message = settlement.message
-    given_up = Ending.DROPPED if settlement.bounce is None else Ending.BOUNCED
-
-    def event(outcome: Ending, recipients: int, reply: Reply) -> DeliveryEvent:
-        return DeliveryEvent(
+    events = []
+    for outcome, replies in fates:
+        reply = next(iter(replies.values()), None)
+        if reply is None:
+            continue
+        event = DeliveryEvent(
             public_id(message.id),
             message.origin.app,
             message.origin.uid,
             message.envelope.sender,
-            recipients,
+            len(replies),
             message.size,
             outcome,
             str(reply),
@@ -259,12 +309,5 @@ def _events(
             settlement.maybe_sent,
             now - message.received_at,
         )
-
-    events = []
-    if verdict.delivered:
-        events.append(event(Ending.DELIVERED, len(verdict.delivered), result.reply))
-    if failures:
-        events.append(event(given_up, len(failures), next(iter(failures.values()))))
-    if later:
-        events.append(event(Ending.DEFERRED, len(later), next(iter(later.values()))))
+        events.append(event)
     return events

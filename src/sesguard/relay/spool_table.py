@@ -111,6 +111,7 @@ _AGED: Final = f"""{_COLUMNS}
 WHERE state = 'queued' AND credential_id = ? AND m.id < ? ORDER BY m.id LIMIT ?
 """
 _CLAIM: Final = "UPDATE messages SET state = 'sending' WHERE id = ?"
+_REMOVE: Final = "DELETE FROM messages WHERE id = ? AND state = 'sending'"
 _RETRY: Final = """
 UPDATE messages SET state = 'queued', next_attempt = ?, attempts = ?, envelope = ?,
                     last_reply = ?, maybe_sent = ?
@@ -206,7 +207,8 @@ class Settlement(NamedTuple):
     """The recipients that are tried again; None: all."""
     reply: str = ""
     maybe_sent: bool = False
-    bounce: NewMessage | None = None
+    notices: Sequence[NewMessage] = ()
+    """Messages to its sender about it."""
 
 
 class Total(NamedTuple):
@@ -331,18 +333,15 @@ class SpoolTable:
     def settle(
         self, connection: sqlite3.Connection, settlements: Sequence[Settlement]
     ) -> list[None]:
-        """Write down how attempts ended, with the bounces they lead to."""
-        connection.executemany(
-            "DELETE FROM messages WHERE id = ? AND state = 'sending'",
-            [(each.message.id,) for each in settlements if each.retry_at is None],
-        )
-        connection.executemany(
-            _RETRY, [_retry_row(each) for each in settlements if each.retry_at is not None]
-        )
-        bounces = [each.bounce for each in settlements if each.bounce is not None]
-        if bounces:
-            first = self._next_id(connection)
-            _insert(connection, [(first + n * _ID_STEP, each) for n, each in enumerate(bounces)])
+        """Write down how attempts ended, with the notices they lead to."""
+        plain = [each for each in settlements if not each.notices]
+        connection.executemany(_REMOVE, [(e.message.id,) for e in plain if e.retry_at is None])
+        connection.executemany(_RETRY, [_retry_row(e) for e in plain if e.retry_at is not None])
+        for each in settlements:
+            if each.notices and _settle(connection, each):
+                first = self._next_id(connection)
+                ids = range(first, first + len(each.notices) * _ID_STEP, _ID_STEP)
+                _insert(connection, list(zip(ids, each.notices, strict=True)))
         return [None] * len(settlements)
 
     def read_piece(
@@ -471,6 +470,15 @@ def _select(
         )
         for row in rows
     ]
+
+
+def _settle(connection: sqlite3.Connection, settlement: Settlement) -> bool:
+    """Settle one; False where that was done before, so that its sender is not told twice."""
+    if settlement.retry_at is None:
+        done = connection.execute(_REMOVE, (settlement.message.id,))
+    else:
+        done = connection.execute(_RETRY, _retry_row(settlement))
+    return done.rowcount == 1
 
 
 def _retry_row(settlement: Settlement) -> tuple[object, ...]:

@@ -220,6 +220,29 @@ def test_a_bounce_is_never_made_for_a_bounce_or_where_none_is_wanted(
     assert "dropped" == entry.outcome
 
 
+def test_a_sender_who_asked_hears_of_success(tmp_path: Path) -> None:
+    """NOTIFY=SUCCESS: a receipt from nobody, for the recipients that it was asked for."""
+
+    def receipt(_envelope: Envelope, header: bytes, replies: Any, **_times: float) -> bytes:
+        return header + b"\r\n" + ",".join(replies).encode() + b"\r\n"
+
+    async def act() -> None:
+        post = open_post(tmp_path, receipt=receipt)
+        wanted = Recipient("a@example.net", frozenset({Notify.SUCCESS}))
+        envelope = Envelope("shop@example.com", (wanted, Recipient("b@example.net")))
+        await store(post.intake, envelope=envelope)
+        await post.settled(2)
+        assert ["a@example.net,b@example.net", "shop@example.com"] == post.ids()
+        told = post.carrier.carried[1]
+        assert ("", b"Subject: order\r\n\r\na@example.net\r\n") == (
+            told.envelope.sender,
+            bytes(told.data),
+        )
+        await post.close()
+
+    asyncio.run(act())
+
+
 def test_recipients_fare_each_by_its_own_reply(tmp_path: Path) -> None:
     """One is delivered, one bounces, one is tried again, alone."""
     mixed = Result(
