@@ -10,6 +10,7 @@ whom the relay did not see. `HARMLESS` names the tricks that may be delivered, s
 the author of what comes of them; every other one must be refused.
 """
 
+import contextlib
 import re
 from email import message_from_string, policy
 from email.message import Message
@@ -182,6 +183,7 @@ _BRACKETS: Final = (
     _trick("bare address before a bracketed one", "From: victim@b.example <shop@a.example>"),
     _trick("bare address after a bracketed one", "From: <shop@a.example> victim@b.example"),
     _trick("bare address glued to a bracketed one", "From: victim@b.example<shop@a.example>"),
+    _trick("name that begins with a dot", "From: .<shop@a.example>"),
     _trick("name after a bracketed address", "From: <shop@a.example> victim"),
     _trick("route address", "From: <@a.example:victim@b.example>"),
     _trick("route address to A", "From: <@b.example,@a.example:shop@a.example>"),
@@ -372,8 +374,10 @@ def shown_authors(block: bytes) -> set[str]:
     for field in AUTHOR_FIELDS:
         values = [str(value) for value in old.get_all(field, [])]
         shown |= {address for _, address in getaddresses(values)}
-        for value in new.get_all(field, []):
-            shown |= {address.addr_spec for address in value.addresses}
+        # Python's newer reader breaks on a name that ends in a dot, and then shows nobody.
+        with contextlib.suppress(AttributeError):
+            for value in new.get_all(field, []):
+                shown |= {address.addr_spec for address in value.addresses}
     return {same_domain(address) for address in shown if "@" in address}
 
 

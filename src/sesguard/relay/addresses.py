@@ -50,9 +50,10 @@ _KINDS: Final = {"text": "t", "address": "a"}
 _COMMENT_PART: Final = re.compile(rb"[^()\\]++|\\.|[()]", re.DOTALL)
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 
-_MAILBOX = r"(?:a|[at]*<a>)"
+# A name may have dots in it, but begins with a word (RFC 5322, 4.1).
+_MAILBOX = r"(?:a|(?:[at][adt]*)?<a>)"
 _MAILBOXES: Final = re.compile(rf"{_MAILBOX}(?:,{_MAILBOX})*+")
-_RECIPIENT: Final = re.compile(r"([at])|[at]*<([at])>")
+_RECIPIENT: Final = re.compile(r"([at])|[adt]*<([at])>")
 
 _LOCAL_ATOM = r"[A-Za-z0-9#$&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
 _LOCAL: Final = re.compile(rf"{_LOCAL_ATOM}(?:\.{_LOCAL_ATOM})*")
@@ -153,7 +154,7 @@ def _misshapen(shape: str) -> str:
 
 
 def _tokens(value: bytes) -> Iterator[tuple[str, str]]:
-    """Kind (``t`` text, ``a`` address, or a mark) and text of each token but white space."""
+    """Kind (``a`` address, ``t`` text, ``d`` with a dot first, or a mark) and text of tokens."""
     _check_characters(value)
     position = 0
     while position < len(value):
@@ -163,7 +164,7 @@ def _tokens(value: bytes) -> Iterator[tuple[str, str]]:
             kind = match.lastgroup
             if kind is not None:
                 text = _address(match) if kind == "address" else match[0].decode()
-                yield _KINDS.get(kind, text), text
+                yield "d" if text.startswith(".") else _KINDS.get(kind, text), text
         elif value[position] == ord("("):
             position = _end_of_comment(value, position)
         else:

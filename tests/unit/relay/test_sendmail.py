@@ -228,6 +228,8 @@ def test_a_refusal_is_told_and_nothing_is_sent(
         (("-f", "a@b\r\nRCPT TO:<c@d>", "a@x.example"), b"", 64),
         (("-t",), b"Subject: x\n\n", 65),
         (("-t",), b"To: a b c\n\n", 65),
+        (("-t",), b'To: "a b"\n\n', 65),
+        (("-t",), b"To: " + b"(" * 2000 + b"\n\n", 65),
         (("-t",), b"To: <a@x.example\n\n", 65),
         (("-t",), b"To: =?x?Q?a?=@x.example\n\n", 65),
         (("a@x.example",), b"X: y\n" * 60_000, 65),
@@ -327,3 +329,21 @@ def test_a_tcp_address_serves_as_well() -> None:
         port = listener.getsockname()[1]
         with connect(("/none/relay.sock", f"127.0.0.1:{port}")) as connection:
             assert ("127.0.0.1", port) == connection.getpeername()
+
+
+def test_a_wrong_address_of_the_relay_is_wrong_use() -> None:
+    """What is neither a path nor HOST:PORT is told as such."""
+    Relay(Path("relay.sock")).run("a@x.example", code=64)
+
+
+def test_a_message_that_cannot_be_read_is_not_sent(relay: Relay) -> None:
+    """A closed standard input is an error of its own, not an empty message."""
+    done = subprocess.run(
+        ("sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM, "a@x.example"),
+        env={**os.environ, "SESGUARD_RELAY_SOCKET": str(relay.socket)},
+        capture_output=True,
+        timeout=60,
+    )
+
+    assert 74 == done.returncode
+    assert [] == relay.messages
