@@ -55,11 +55,12 @@ _MAILBOX = r"(?:a|(?:[at][adt]*)?<a>)"
 _MAILBOXES: Final = re.compile(rf"{_MAILBOX}(?:,{_MAILBOX})*+")
 _RECIPIENT: Final = re.compile(r"([at])|[adt]*<([at])>")
 
-_LOCAL_ATOM = r"[A-Za-z0-9#$&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
+# Said by what they exclude: classes that reach beyond Latin-1 take 10 ms to compile.
+_LOCAL_ATOM = r"[^\x00-\"%(),.:;<>@\[-\]\x7f]+"
 _LOCAL: Final = re.compile(rf"{_LOCAL_ATOM}(?:\.{_LOCAL_ATOM})*")
-_LABEL = r"[A-Za-z0-9_\u0080-\U0010ffff-]+"
+_LABEL = r"[^\x00-,./:-@\[-^`{-\x7f]+"
 _DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[^]]*\]")
-_UNSEEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_UNSEEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]|\u2028|\u2029")
 _ENCODED_WORD: Final = re.compile(rb"=\?[^?]*+\?([BbQq])\?([^?]*+)\?=")
 _ENCODED_ENDS: Final = re.compile(rb"=0[0AaDd]")
 _ENDS: Final = re.compile(rb"[\r\n\0]")
