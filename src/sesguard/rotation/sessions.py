@@ -9,6 +9,7 @@ wait.
 Known fault: a process in another network namespace (a container) is not seen.
 """
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,10 +27,18 @@ def sessions_to(port: int) -> frozenset[Connection]:
     """
     The open connections to the ports of SES, or to `port`.
 
+    One to this host itself goes to a relay here, such as our own, which has sessions of its own; it
+    counts on `port` only, where a tunnel to SES may listen.
+
     The kernel's table is not read in one piece, so a connection may be missing from one reading.
     """
     ports = SES_PORTS | {port}
-    return open_connections(ports) | open_connections(ports)
+    found = open_connections(ports) | open_connections(ports)
+    return frozenset(each for each in found if each.remote[1] == port or not _is_local(each))
+
+
+def _is_local(connection: Connection) -> bool:
+    return ipaddress.ip_address(connection.remote[0]).is_loopback
 
 
 def wait_until_over(

@@ -7,7 +7,6 @@ The child's coverage is saved where it may write it.
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 NOBODY = 65534
 
@@ -29,14 +28,6 @@ def in_child(act: Callable[[], object]) -> str:
         text = stream.read().decode()
     os.waitpid(pid, 0)
     return text
-
-
-def open_to_all(directory: Path) -> None:
-    """Let other users enter a directory of ours, however deep pytest has put it."""
-    for each in (directory, *directory.parents):
-        if each.stat().st_mode & 0o005 == 0o005:
-            break
-        each.chmod(0o755)
 
 
 def _save_coverage() -> None:

@@ -2,12 +2,12 @@
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
+from rigs.host import public_directory
 from sesguard.system.peers import Peer, peer_of
-from unit.system.children import NOBODY, open_to_all
+from unit.system.children import NOBODY
 
 
 def test_the_peer_of_a_pair_is_this_process() -> None:
@@ -18,11 +18,10 @@ def test_the_peer_of_a_pair_is_this_process() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_the_peer_is_the_user_that_connected(tmp_path: Path) -> None:
+def test_the_peer_is_the_user_that_connected() -> None:
     """A process that gave up root before connecting is seen as what it is, also when it is gone."""
-    open_to_all(tmp_path)
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as listener:
+    with public_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        path = directory / "socket"
         listener.bind(str(path))
         path.chmod(0o666)
         listener.listen()

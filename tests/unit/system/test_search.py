@@ -5,10 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rigs.host import public_directory
 from sesguard.system.search import (
     MAX_FILE_BYTES,
     Match,
@@ -17,11 +19,18 @@ from sesguard.system.search import (
     search_processes,
     walk_files,
 )
-from unit.system.children import NOBODY, in_child, open_to_all
+from unit.system.children import NOBODY, in_child
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 SECRET = b"top-secret-value"
 NEEDLES = {"raw": SECRET, "hex": SECRET.hex().encode()}
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that others may enter."""
+    with public_directory() as directory:
+        yield directory
 
 
 def test_every_form_is_found_in_every_file(tmp_path: Path) -> None:
@@ -69,22 +78,21 @@ def test_a_file_replaced_by_a_fifo_or_a_link_is_not_waited_for(tmp_path: Path) -
 
 
 @AS_ROOT
-def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported(public: Path) -> None:
     """A file and a directory of others; the rest is searched all the same."""
-    open_to_all(tmp_path)
-    (tmp_path / "open").write_bytes(SECRET)
-    (tmp_path / "closed").write_bytes(SECRET)
-    (tmp_path / "closed").chmod(0o600)
-    (tmp_path / "directory").mkdir(mode=0o700)
-    (tmp_path / "names-only" / "below").mkdir(parents=True)
-    (tmp_path / "names-only" / "f").touch()
-    (tmp_path / "names-only").chmod(0o744)
+    (public / "open").write_bytes(SECRET)
+    (public / "closed").write_bytes(SECRET)
+    (public / "closed").chmod(0o600)
+    (public / "directory").mkdir(mode=0o700)
+    (public / "names-only" / "below").mkdir(parents=True)
+    (public / "names-only" / "f").touch()
+    (public / "names-only").chmod(0o744)
 
     def act() -> object:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-        found = search_files([tmp_path, tmp_path / "names-only" / "below"], NEEDLES)
-        listed = [path.name for path in walk_files([tmp_path])]
+        found = search_files([public, public / "names-only" / "below"], NEEDLES)
+        listed = [path.name for path in walk_files([public])]
         return [(Path(match.place).name, match.form) for match in found], listed
 
     found, listed = eval(in_child(act))
