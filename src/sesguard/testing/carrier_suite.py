@@ -107,12 +107,12 @@ class CarrierContract:
         """The message arrives once, byte for byte, and the result carries the upstream's id."""
         body = b"..one dot\r\nHello.\r\n\r\n"
 
-        async def main() -> Result:
+        async def _main() -> Result:
             async with upstream.carrier() as carrier:
                 return await send(carrier, HEADER + body)
 
         with runner:
-            result = runner.run(main())
+            result = runner.run(_main())
         assert Outcome.ACCEPTED is result.reply.outcome
         assert result.reply.message_id
         assert not result.uncertain
@@ -127,12 +127,12 @@ class CarrierContract:
         """Each of forty messages arrives once."""
         bodies = [b"%d\r\n" % number for number in range(40)]
 
-        async def main() -> list[Result]:
+        async def _main() -> list[Result]:
             async with upstream.carrier() as carrier:
                 return await asyncio.gather(*(send(carrier, HEADER + body) for body in bodies))
 
         with runner:
-            results = runner.run(main())
+            results = runner.run(_main())
         assert {Outcome.ACCEPTED} == {result.reply.outcome for result in results}
         assert sorted(HEADER + body for body in bodies) == sorted(
             delivered.content for delivered in upstream.delivered()
@@ -142,13 +142,13 @@ class CarrierContract:
         """Where the pieces are cut makes no difference, also between CR, LF and a dot."""
         wire = HEADER + b"..a\r\n..\r\n...\r\nend\r\n"
 
-        async def main() -> None:
+        async def _main() -> None:
             async with upstream.carrier() as carrier:
                 pieces = [wire[at : at + 1] for at in range(len(wire))]
                 assert (await send(carrier, *pieces)).reply.code == 250
 
         with runner:
-            runner.run(main())
+            runner.run(_main())
         assert [delivered.content for delivered in upstream.delivered()] == [
             HEADER + b".a\r\n.\r\n..\r\nend\r\n"
         ]
@@ -157,18 +157,18 @@ class CarrierContract:
         """Some megabytes arrive whole."""
         pieces = [b"x" * 998 + b"\r\n"] * 3000
 
-        async def main() -> None:
+        async def _main() -> None:
             async with upstream.carrier() as carrier:
                 assert (await send(carrier, HEADER, *pieces)).reply.code == 250
 
         with runner:
-            runner.run(main())
+            runner.run(_main())
         assert [HEADER + b"".join(pieces)] == [each.content for each in upstream.delivered()]
 
     def test_abort_delivers_nothing(self, runner: asyncio.Runner, upstream: Upstream) -> None:
         """What was given up neither arrives nor is told of; the next message goes."""
 
-        async def main() -> None:
+        async def _main() -> None:
             async with upstream.carrier() as carrier:
                 watcher = Watcher()
                 transfer = carrier.begin(ENVELOPE, watcher)
@@ -180,13 +180,13 @@ class CarrierContract:
                 assert watcher.results == []
 
         with runner:
-            runner.run(main())
+            runner.run(_main())
         assert [delivered.content for delivered in upstream.delivered()] == [HEADER]
 
     def test_unfinished_is_not_delivered(self, runner: asyncio.Runner, upstream: Upstream) -> None:
         """A message that was not finished when the carrier closes is kept by its sender."""
 
-        async def main() -> None:
+        async def _main() -> None:
             watcher = Watcher()
             async with upstream.carrier() as carrier:
                 carrier.begin(ENVELOPE, watcher).write(HEADER + b"half\r\n")
@@ -194,20 +194,20 @@ class CarrierContract:
             assert (result.reply.code // 100, result.uncertain) == (4, False)
 
         with runner:
-            runner.run(main())
+            runner.run(_main())
         assert list(upstream.delivered()) == []
 
     def test_a_refusal_is_the_upstreams(self, runner: asyncio.Runner, upstream: Upstream) -> None:
         """What the upstream refuses for good comes back with its code and its meaning."""
         upstream.refuse()
 
-        async def main() -> None:
+        async def _main() -> None:
             async with upstream.carrier() as carrier:
                 reply = (await send(carrier, HEADER)).reply
                 assert (reply.code, reply.outcome) == (554, Outcome.UNVERIFIED)
 
         with runner:
-            runner.run(main())
+            runner.run(_main())
         assert list(upstream.delivered()) == []
 
     @pytest.mark.parametrize("address", ["a\r\nRCPT TO:<b@example.org>", "a\nb@x.org", "\0@x.org"])
@@ -216,7 +216,7 @@ class CarrierContract:
     ) -> None:
         """CR, LF and NUL in an address are refused, and not from within `begin`."""
 
-        async def main() -> None:
+        async def _main() -> None:
             async with upstream.carrier() as carrier:
                 watcher = Watcher()
                 carrier.begin(Envelope("app@example.com", (Recipient(address),)), watcher)
@@ -225,19 +225,19 @@ class CarrierContract:
                 assert (reply.code, reply.outcome) == (553, Outcome.BAD_ADDRESS)
 
         with runner:
-            runner.run(main())
+            runner.run(_main())
         assert list(upstream.delivered()) == []
 
     def test_closed_takes_nothing(self, runner: asyncio.Runner, upstream: Upstream) -> None:
         """After `close` every message is kept by its sender."""
 
-        async def main() -> None:
+        async def _main() -> None:
             async with upstream.carrier() as carrier:
                 await carrier.close(timeout_s=1)
                 assert Outcome.TEMPORARY is (await send(carrier, HEADER)).reply.outcome
 
         with runner:
-            runner.run(main())
+            runner.run(_main())
         assert list(upstream.delivered()) == []
 
 

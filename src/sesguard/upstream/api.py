@@ -20,7 +20,7 @@ Source: docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html.
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from sesguard.core.envelope import Envelope
@@ -73,7 +73,7 @@ class ApiCarrier:
         self._regions = tuple(regions)
         self._loop = asyncio.get_running_loop()
         self._workers = ThreadPoolExecutor(max_workers, "ses-api")
-        self._calls: dict[asyncio.Future[Result], ApiTransfer] = {}
+        self._calls: dict[asyncio.Future[Result], tuple[ApiTransfer, Future[Result]]] = {}
         self._open: set[ApiTransfer] = set()
         self._is_closed = False
 
@@ -104,16 +104,17 @@ class ApiCarrier:
         if self._calls:
             await asyncio.wait(self._calls, timeout=timeout_s)
         late, self._calls = self._calls, {}
-        for call, transfer in late.items():
-            waited_only = call.cancel()
-            transfer.settle(Result(_CUT, uncertain=not waited_only))
+        for transfer, job in late.values():
+            was_begun = not job.cancel()
+            transfer.settle(Result(_CUT, uncertain=was_begun))
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def send(self, transfer: "ApiTransfer", message: bytes) -> None:
         """Send a complete message and settle its transfer."""
         self._open.discard(transfer)
-        call = self._loop.run_in_executor(self._workers, self._call, transfer.envelope, message)
-        self._calls[call] = transfer
+        job = self._workers.submit(self._call, transfer.envelope, message)
+        call = asyncio.wrap_future(job, loop=self._loop)
+        self._calls[call] = transfer, job
         call.add_done_callback(self._answered)
 
     def forget(self, transfer: "ApiTransfer") -> None:
@@ -121,9 +122,10 @@ class ApiCarrier:
         self._open.discard(transfer)
 
     def _answered(self, call: asyncio.Future[Result]) -> None:
-        transfer = self._calls.pop(call, None)
-        if transfer is None or call.cancelled():
+        found = self._calls.pop(call, None)
+        if found is None:
             return
+        transfer, _job = found
         error = call.exception()
         if error is not None:
             self._loop.call_exception_handler({"message": "sending by API", "exception": error})

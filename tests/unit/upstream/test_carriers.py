@@ -1,6 +1,7 @@
 """Both carriers against the sandbox: the contract, and what only the real endpoint shows."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rigs.async_peer import until
 from rigs.pool import QUICK, Vault, destination, envelope, run_on
 from rigs.pool import send as send_text
 from rigs.sandbox import SandboxRig, running_sandbox
@@ -94,12 +96,18 @@ class MemoryApi:
     faults: dict[str, Error] = field(default_factory=dict)
     """By region."""
     asked: list[str] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    """Cleared: calls get no answer."""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def send(
         self, region: str, envelope_sender: str, recipients: Sequence[str], message: bytes
     ) -> str:
         """See `RawSender`."""
         self.asked.append(region)
+        assert self.gate.wait(20)
         if region in self.faults:
             raise self.faults[region]
         self.mails.append(Delivered(envelope_sender, tuple(recipients), message))
@@ -286,6 +294,28 @@ def test_the_next_region_when_one_cannot_be_reached() -> None:
 
     run_on("uvloop")(main())
     assert [REGION, "eu-west-1"] * 2 == api.asked
+    assert 1 == len(api.mails)
+
+
+def test_closing_during_a_call() -> None:
+    """A call without an answer is uncertain; one that no thread has begun was not sent."""
+    api = MemoryApi()
+    api.gate.clear()
+
+    async def main() -> None:
+        carrier = ApiCarrier(api, [REGION], max_workers=1)
+        begun = asyncio.create_task(send(carrier, HEADER))
+        await until(lambda: api.asked)
+        queued = asyncio.create_task(send(carrier, HEADER))
+        await asyncio.sleep(0)
+        await carrier.close(timeout_s=0.05)
+        assert [(451, True), (451, False)] == [
+            (result.reply.code, result.uncertain) for result in (await begun, await queued)
+        ]
+        api.gate.set()
+        await until(lambda: api.mails)
+
+    run_on("uvloop")(main())
     assert 1 == len(api.mails)
 
 
