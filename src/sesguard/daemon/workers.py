@@ -60,10 +60,13 @@ class _Supervisor:
 
     def _start(self, number: int) -> None:
         parent = os.getpid()
-        self._started[number] = time.monotonic()
-        # A signal between fork and the worker's own handlers must not run those of the supervisor.
+        # A signal between fork and the worker's own handlers must not run those of the supervisor,
+        # and an ending one must not find a worker missing that is started after it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         try:
+            if self._stopping:
+                return
+            self._started[number] = time.monotonic()
             pid = os.fork()
             if pid == 0:
                 self._become_worker(number, parent)
@@ -75,7 +78,9 @@ class _Supervisor:
         status = 1
         try:
             for each in _FORWARDED:
-                signal.signal(each, signal.SIG_DFL)
+                # Until it serves there is nothing to read again, and SIGHUP must not end it.
+                ignored = each == signal.SIGHUP
+                signal.signal(each, signal.SIG_IGN if ignored else signal.SIG_DFL)
             die_with_parent(parent)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
             self._work(number)
@@ -99,8 +104,7 @@ class _Supervisor:
         self._log.write("worker.ended", worker=number, pid=pid, exit_code=code)
         if time.monotonic() - self._started[number] < SHORT_LIFE_S:
             time.sleep(_PAUSE_S)
-        if not self._stopping:
-            self._start(number)
+        self._start(number)
 
     def _forward(self, number: int, _frame: object) -> None:
         if number != signal.SIGHUP:

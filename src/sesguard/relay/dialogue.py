@@ -36,6 +36,8 @@ _MOST_ERRORS: Final = 20
 _MOST_IDLE_COMMANDS: Final = 100
 """Commands without a message between them."""
 _MOST_WRONG_TOKENS: Final = 3
+_MOST_TRIED: Final = 1000
+"""RCPT commands of one message, taken or not, that do not count as idle ones."""
 
 _OK: Final = b"250 2.0.0 Ok\r\n"
 _GO_AHEAD: Final = b"354 End data with <CR><LF>.<CR><LF>\r\n"
@@ -98,7 +100,7 @@ class Dialogue:
         self.waiting = False
         """Whether a reply is due that is not known yet; no command is to be given until then."""
         self.closing = False
-        """Whether the connection is to be closed after the reply."""
+        """Whether the connection is to be closed after the reply; no command is to be given."""
         self._relay = relay
         self._link = link
         self._greeted = False
@@ -108,6 +110,7 @@ class Dialogue:
         self._auth: Login | None = None
         self._errors = 0
         self._idle_commands = 0
+        self._tried_recipients = 0
         self._wrong_tokens = 0
 
     @property
@@ -253,6 +256,7 @@ class Dialogue:
         if refusal is not None:
             return refusal.line()
         self._transaction = transaction
+        self._tried_recipients = 0
         return _OK
 
     def _rcpt(self, argument: bytes) -> bytes:
@@ -260,7 +264,8 @@ class Dialogue:
         if transaction is None:
             return _MAIL_FIRST
         refusal = transaction.add_recipient(parse_rcpt(argument, transaction.utf8))
-        self._idle_commands -= 1
+        self._tried_recipients += 1
+        self._idle_commands -= self._tried_recipients <= _MOST_TRIED
         return _OK if refusal is None else refusal.line()
 
     def _data(self, _argument: bytes) -> bytes:
@@ -325,7 +330,8 @@ class Dialogue:
         self._wrong_tokens += 1
         self.closing = self._wrong_tokens >= _MOST_WRONG_TOKENS
         self.waiting = True
-        self._link.reply_later(refusal.line(), self._relay.guessing.delay_s(self.caller.uid))
+        reply = _TOO_MANY_TOKENS if self.closing else refusal.line()
+        self._link.reply_later(reply, self._relay.guessing.delay_s(self.caller.uid))
         return b""
 
     def _reset(self, _argument: bytes) -> bytes:

@@ -66,6 +66,7 @@ class RelayServer:
             server.close()
         for session in list(self._relay.sessions):
             session.stop()
+        self._idle.clear()
         if self._relay.sessions:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)

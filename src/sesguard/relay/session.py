@@ -61,6 +61,8 @@ class Session(asyncio.Protocol):
         self._deadline = _NEVER
         self._message_deadline = _NEVER
         self._stopping = False
+        self._at_end = False
+        """Whether the client has sent all that it will."""
 
     # asyncio.Protocol.
 
@@ -96,6 +98,7 @@ class Session(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`: a client that has sent all may still wait for its reply."""
+        self._at_end = True
         return self._dialogue is not None and self._dialogue.waiting and not self._is_public
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -138,8 +141,12 @@ class Session(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Let the client go when its time is over; called once a second."""
-        if now > self._deadline:
-            self._drop(_TOO_SLOW)
+        if now <= self._deadline:
+            return
+        if self._transport is not None and self._transport.get_write_buffer_size():
+            # It does not read either: what is there would wait to be sent for ever.
+            self._transport.abort()
+        self._drop(_TOO_SLOW)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Let the client go, as soon as no message of it is under way or at once."""
@@ -152,7 +159,7 @@ class Session(asyncio.Protocol):
     def _process(self, dialogue: Dialogue, data: bytes) -> None:
         self._processing = True
         try:
-            while data and not dialogue.waiting and self._transport is not None:
+            while data and not (dialogue.waiting or dialogue.closing) and self._transport:
                 if dialogue.stream is None:
                     data = self._read_commands(dialogue, data)
                 else:
@@ -162,8 +169,10 @@ class Session(asyncio.Protocol):
         self._ahead += data
         if self._transport is None:
             return
-        if dialogue.closing or (self._stopping and not dialogue.in_message):
-            self._drop(b"" if dialogue.closing else _STOPPING)
+        if not dialogue.waiting and (dialogue.closing or self._at_end):
+            self._drop(b"")
+        elif self._stopping and not dialogue.in_message:
+            self._drop(_STOPPING)
         elif self._out:
             self._transport.write(bytes(self._out))
             self._out.clear()

@@ -32,6 +32,8 @@ from sesguard.upstream.replies import Outcome, Reply
 
 MAX_HEADER_BYTES: Final = 256 * 1024
 
+_FORGIVABLE: Final = frozenset({Reason.SENDER, Reason.AUTHOR, Reason.RECIPIENT, Reason.RATE})
+"""Rules that ``learn`` and ``hold`` do not enforce: those that are the app's alone."""
 _NOT_FOUND: Final = 3
 """What `bytes.find` and the length of the end of a header make of nothing."""
 _HEADER_TOO_LONG: Final = Refusal(Reason.HEADER, 552, "5.3.4", "the header is longer than 256 KiB")
@@ -161,7 +163,9 @@ class Transaction:
         if isinstance(again, Refusal):
             self.refuse(again)
         if self._refusal is not None:
-            self._answer(self._refused(self._refusal).line())
+            line = self._refused(self._refusal).line()
+            # In LMTP each recipient has a reply of its own.
+            self._answer(line * len(self._recipients) if self._is_lmtp else line)
         elif self._result is not None:
             self._answer_result(self._result)
         elif self._transfer is not None:
@@ -171,10 +175,13 @@ class Transaction:
     def abandon(self) -> None:
         """The client is gone, or wants no more of it; a finished message still takes its way."""
         self._client = None
-        if not self._finished:
-            self._abort()
-            if self._header is None and self._refusal is None:
-                self._report(Fate.ABANDONED)
+        if self._finished:
+            return
+        self._abort()
+        if self._refusal is not None:
+            self._refused(self._refusal)
+        elif self._header is None or self._header:
+            self._report(Fate.ABANDONED)
 
     # What the transfer tells (`TransferListener`).
 
@@ -243,7 +250,8 @@ class Transaction:
 
     def _unless_forgiven(self, refusal: Refusal | None) -> Refusal | None:
         """What is left of a broken rule in the app's policy mode."""
-        if refusal is None or self._app.policy is PolicyMode.ENFORCE:
+        enforced = self._app.policy is PolicyMode.ENFORCE
+        if refusal is None or enforced or refusal.reason not in _FORGIVABLE:
             return refusal
         if self._app.policy is PolicyMode.LEARN:
             self._noted = (*self._noted, refusal.reason)
