@@ -95,7 +95,7 @@ def test_modes_are_changed_by_applying_again(new_host: NewHost, layout: str) -> 
     assert ["b0@example.net", "b1@example.net", "b2@example.net"] == host.delivered()
     assert states[0] == states[2]
     assert states[0] != states[1]
-    assert host.service().undo("exim", ignore, force=True)
+    assert host.service().undo("exim", ignore)
     assert before == host.exim.state()
 
 

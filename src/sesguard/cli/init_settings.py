@@ -50,6 +50,7 @@ class Answers:
             "vault": {"directory": str(base / "vault")},
             "vault.keyfile": {"path": str(base / "vault.key")},
             "daemon": {"runtime_directory": str(base / "run")},
+            "relay": {"spool_directory": str(base / "relay")},
         }
 
 

@@ -13,7 +13,7 @@ from sesguard.cli.i18n import _
 from sesguard.cli.output import visible
 from sesguard.errors import CheckFailed, UsageError
 from sesguard.relay.queue_desk import QueueDesk, QueueEntry
-from sesguard.relay.spool_table import State
+from sesguard.relay.spool_records import State
 
 JSON_VERSION: Final = 1
 

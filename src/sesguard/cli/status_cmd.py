@@ -24,7 +24,7 @@ from sesguard.daemon.sockets import CONTROL, socket_path
 from sesguard.deploy.interface import Target, TargetState
 from sesguard.deploy.service import TargetService
 from sesguard.errors import CheckFailed, Error, SystemFault
-from sesguard.system.sockets import ask_json
+from sesguard.system.sockets import ask, ask_json
 
 JSON_VERSION: Final = 1
 
@@ -175,9 +175,16 @@ SECTIONS: Final[list[SectionMaker]] = [
 
 @click.command(help=_("Show the state of vault, credentials, mail programs and daemon."))
 @click.option("--json", "as_json", is_flag=True, help=_("Write JSON."))
+@click.option(
+    "--prometheus", is_flag=True, help=_("Write the relay's metrics for Prometheus, nothing else.")
+)
 @pass_app
-def command(app: App, as_json: bool) -> None:
+def command(app: App, as_json: bool, prometheus: bool) -> None:
     """Print every section; a problem in any is exit 1."""
+    if prometheus:
+        path = socket_path(app.settings.daemon.runtime_directory, CONTROL)
+        app.output.data(ask(path, b"metrics\n").decode().rstrip("\n"))
+        return
     sections = [make(app) for make in SECTIONS]
     problems = [section.problem for section in sections if section.problem is not None]
     if as_json:

@@ -211,17 +211,17 @@ class AppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """``[apps.NAME]``: an app that sends through the relay. ``NAME:*`` is one app for each user."""
 
     users: tuple[str, ...] = ()
-    """Users (names, numbers or patterns such as ``web*``) whose processes are the app."""
+    """Users that are the app: names, numbers, or patterns such as ``web*`` for people."""
     groups: tuple[str, ...] = ()
-    """Groups (names or numbers) likewise; told on Unix sockets by the kernel, on TCP by the user."""
+    """Groups that are the app (names or numbers); on TCP they are those of the user."""
     require_token: bool = False
     """Whether the app must also log in with a token of ``sesguard app add``."""
     senders: tuple[str, ...] = ()
-    """Addresses and ``*@domain`` that it may send as; ``{user}`` stands for the user's name."""
+    """Addresses, ``*@domain`` or ``*`` that it may send as; ``{user}`` is the name of the user."""
     allowed_recipients: tuple[str, ...] = ()
-    """Addresses and ``*@domain`` that it may write to; empty: all that are not denied."""
+    """Addresses, ``*@domain`` or ``*`` that it may write to; empty: all that are not denied."""
     denied_recipients: tuple[str, ...] = ()
-    """Addresses and ``*@domain`` that it may not write to."""
+    """Addresses, ``*@domain`` or ``*`` that it may not write to."""
     max_recipients: Annotated[int, Meta(ge=1, le=50)] = 50
     """Recipients of one message; SES takes 50."""
     max_message_bytes: Annotated[int, Meta(ge=1000, le=41_943_040)] = 41_943_040
@@ -233,7 +233,7 @@ class AppSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     per_day: Count | None = None
     """Recipients in a day."""
     policy: Literal["enforce", "learn", "hold"] = "enforce"
-    """``learn`` sends what breaks a rule and notes it; ``hold`` keeps it in the queue."""
+    """Rules on senders, recipients and rates: ``learn`` only notes, ``hold`` keeps in the queue."""
     delivery: Literal["pass", "spool"] = "spool"
     """``spool`` takes a message when it is on our disk, ``pass`` when SES has it."""
     credential: CredentialName | None = None

@@ -1,9 +1,9 @@
 """
 The control socket (docs/protocols/control.md): what ``sesguard status`` asks.
 
-One line ``status``, answered by one JSON object on one line, or ``metrics``, answered in Prometheus'
-text format; then it closes. They tell key ids and numbers, never a password. Anything else is
-answered by ``{"version":1,"error":"unknown request"}``.
+One line ``status``, answered by one JSON object on one line, or ``metrics``, answered in the text
+format of Prometheus; then it closes. They tell key ids and numbers, never a password. Anything
+else is answered by ``{"version":1,"error":"unknown request"}``.
 """
 
 import json

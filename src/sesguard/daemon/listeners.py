@@ -1,8 +1,8 @@
 """
 Which sockets the daemon listens on.
 
-``control`` always; ``relay`` and ``lmtp`` where there is an app; ``exim`` and ``postfix`` where they
-are enabled and one of their users exists, so that one settings file serves hosts with either. A
+``control`` always; ``relay`` and ``lmtp`` where there is an app; ``exim`` and ``postfix`` where
+they are enabled and one of their users exists, so that one settings file serves both. A
 socket that the service manager passed is served in any case, because nobody else would answer on
 it; without users it refuses everybody.
 """

@@ -33,13 +33,13 @@ from sesguard.relay.delivery import Deliverer, DeliveryLimits
 from sesguard.relay.identity import Identities
 from sesguard.relay.ledger import Ledger
 from sesguard.relay.metrics import Counters, Snapshot, add_up
-from sesguard.relay.rates import RateTable
+from sesguard.relay.rates import RATES_FILE, RateTable
 from sesguard.relay.registry import REGISTRY_FILE, AppRegistry
 from sesguard.relay.routes import Routes
 from sesguard.relay.server import RelayServer
 from sesguard.relay.service import Relay, SessionLimits
 from sesguard.relay.spool import Spool, SpoolCarrier, ring
-from sesguard.relay.spool_table import State, Total
+from sesguard.relay.spool_records import State, Total
 from sesguard.relay.trace import Trace
 from sesguard.system.files import ensure_directory
 from sesguard.system.privileges import User, current_user
@@ -47,8 +47,6 @@ from sesguard.upstream.api import ApiCarrier
 from sesguard.upstream.interface import Carrier
 from sesguard.upstream.pool import UpstreamPool
 from sesguard.upstream.replies import Reply
-
-RATES_FILE: Final = "rates"
 
 _PUBLISH_S: Final = 1.0
 _STOP_S: Final = 20.0

@@ -19,6 +19,7 @@ from sesguard.relay.metrics import Counters
 from sesguard.relay.model import Reason
 
 _LOCAL_PART: Final = re.compile(r"[^\s<>@:]{1,64}@")
+_HINTS: Final = {Reason.SUSPENDED: "run: sesguard app resume NAME"}
 _UNLIMITED: Final = frozenset({Fate.SENT, Fate.QUEUED, Fate.HELD})
 
 
@@ -76,6 +77,7 @@ class RelayLog:
             reply=self._shown(event.reply),
             noted=", ".join(event.noted) or None,
             uncertain=event.uncertain or None,
+            hint=_HINTS.get(event.reason) if event.reason is not None else None,
             left_out=left_out,
             **self._addresses(event.sender, event.recipients),
         )

@@ -110,9 +110,10 @@ class TargetService:
             if interrupted is not None:
                 engine.abandon(interrupted)
             runs = engine.in_effect(name)
-            for run in () if force else runs:
-                engine.check_undo(run)
             for run in runs:
+                # Only now: what an older run left is as it was once the newer one is undone.
+                if not force:
+                    engine.check_undo(run)
                 engine.undo(run)
             return bool(runs) or interrupted is not None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sesguard.errors import Error
 from sesguard.relay.spool import Spool
-from sesguard.relay.spool_table import QueuedMessage
+from sesguard.relay.spool_records import QueuedMessage
 from sesguard.upstream.interface import Carrier, Result, Transfer
 
 

@@ -44,7 +44,7 @@ from sesguard.relay.settling import (
     ledger_entry,
 )
 from sesguard.relay.spool import Spool
-from sesguard.relay.spool_table import Claim, ClaimRequest, QueuedMessage, Settlement
+from sesguard.relay.spool_records import Claim, ClaimRequest, QueuedMessage, Settlement
 from sesguard.system.locks import exclusive_lock
 from sesguard.upstream.interface import Carrier, Result
 

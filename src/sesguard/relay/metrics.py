@@ -36,7 +36,7 @@ _COUNTERS: Final = {
         "Attempts to deliver queued messages.",
     ),
 }
-_GAUGES: Final = {
+GAUGES: Final = {
     "connections": ("sesguard_relay_connections", "Clients connected at this moment."),
     "upstream_connections": (
         "sesguard_relay_upstream_connections",
@@ -113,7 +113,7 @@ def exposition(snapshot: Snapshot) -> str:
         for first, second, count in snapshot.counters.get(name, []):
             given = f'{labels[0]}="{_escaped(first)}",{labels[1]}="{_escaped(second)}"'
             lines.append(f"{metric}{{{given}}} {count}")
-    for name, (metric, meaning) in _GAUGES.items():
+    for name, (metric, meaning) in GAUGES.items():
         if name in snapshot.gauges:
             lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} gauge"]
             lines.append(f"{metric} {snapshot.gauges[name]:g}")

@@ -155,7 +155,8 @@ def split_address(address: str) -> tuple[str, str]:
 
 def shown(address: str) -> str:
     """An address of a stranger as a reply may show it: printable ASCII, of bounded length."""
-    return address[:_MAX_SHOWN].encode("unicode_escape").decode("ascii")
+    # Not by the codec unicode_escape, which Python may have to load after rights were dropped.
+    return ascii(address[:_MAX_SHOWN])[1:-1]
 
 
 def _dns_forms(patterns: Iterable[str]) -> list[str]:

@@ -20,17 +20,8 @@ from typing import Final
 
 from sesguard.core.envelope import Envelope
 from sesguard.errors import SystemFault
-from sesguard.relay.spool_table import (
-    FILE_NAME,
-    SCHEMA,
-    VERSION,
-    Origin,
-    State,
-    decode_envelope,
-    parse_public_id,
-    public_id,
-    read_pieces,
-)
+from sesguard.relay.spool_records import Origin, State, parse_public_id, public_id
+from sesguard.relay.spool_table import FILE_NAME, SCHEMA, VERSION, decode_envelope, read_pieces
 from sesguard.system.database import open_database
 
 _AT_ONCE: Final = 1000

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from sesguard.core.envelope import Envelope, Notify, Recipient
 from sesguard.relay.ledger import LedgerEntry
 from sesguard.relay.pacing import Pace
-from sesguard.relay.spool_table import NewMessage, QueuedMessage, Settlement, State, public_id
+from sesguard.relay.spool_records import NewMessage, QueuedMessage, Settlement, State, public_id
 from sesguard.relay.verdict import Trouble, Verdict, judge, retry_delay_s
 from sesguard.upstream.interface import Result
 from sesguard.upstream.replies import Reply

@@ -28,19 +28,14 @@ from typing import Final
 from sesguard.core.envelope import Envelope
 from sesguard.errors import Error
 from sesguard.relay.group_commit import GroupCommit
+from sesguard.relay.spool_records import NewMessage, Origin, Piece, State, Total, public_id
 from sesguard.relay.spool_table import (
     FILE_NAME,
     MAX_PIECES,
     PIECE_BYTES,
     SCHEMA,
     VERSION,
-    NewMessage,
-    Origin,
-    Piece,
     SpoolTable,
-    State,
-    Total,
-    public_id,
 )
 from sesguard.system.files import ensure_directory
 from sesguard.upstream.interface import Result, Transfer, TransferListener

@@ -19,22 +19,32 @@ Known faults: the file keeps the size of the fullest queue there ever was; its p
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from sesguard.core.envelope import Envelope
 from sesguard.errors import SystemFault
+from sesguard.relay.spool_records import (
+    ID_SHIFT,
+    Claim,
+    ClaimRequest,
+    NewMessage,
+    Origin,
+    Piece,
+    QueuedMessage,
+    Settlement,
+    State,
+    Total,
+    public_id,
+)
 
 FILE_NAME: Final = "spool.db"
 VERSION: Final = 1
 PIECE_BYTES: Final = 256 * 1024
-_ID_SHIFT: Final = 11
-_ID_STEP: Final = 1 << _ID_SHIFT
+_ID_STEP: Final = 1 << ID_SHIFT
 MAX_PIECES: Final = _ID_STEP
 """Pieces that one message may have."""
 
@@ -73,10 +83,6 @@ CREATE TRIGGER message_removed AFTER DELETE ON messages BEGIN
   DELETE FROM bodies WHERE id BETWEEN old.id AND old.id + 2047;
 END
 """
-
-_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_DIGIT_VALUES: Final = {digit: value for value, digit in enumerate(_DIGITS)}
-_ID_DIGITS: Final = 11
 
 _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE: Final = msgspec.json.Decoder(Envelope).decode
@@ -117,125 +123,6 @@ UPDATE messages SET state = 'queued', next_attempt = ?, attempts = ?, envelope =
                     last_reply = ?, maybe_sent = ?
 WHERE id = ? AND state = 'sending'
 """
-
-
-class State(StrEnum):
-    """Where a message stands."""
-
-    RECEIVING = "receiving"
-    """Still coming in; nobody was told that it is ours."""
-    QUEUED = "queued"
-    SENDING = "sending"
-    """Being delivered; after a crash it may have been sent."""
-    HELD = "held"
-    """Waits for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a message comes from, and the credential it goes with."""
-
-    app: str
-    uid: int | None
-    credential_id: str | None
-
-
-class NewMessage(NamedTuple):
-    """A message to be stored, or its first piece."""
-
-    origin: Origin
-    envelope: Envelope
-    received_at: float
-    state: State
-    hold_reason: str | None
-    data: bytes
-
-
-class Piece(NamedTuple):
-    """The next piece of a message that is being received."""
-
-    message_id: int
-    number: int
-    data: bytes
-    state: State
-    """``RECEIVING``, or what the message is with this last piece."""
-
-
-class QueuedMessage(NamedTuple):
-    """A message that was claimed for delivery."""
-
-    id: int
-    origin: Origin
-    envelope: Envelope
-    size: int
-    received_at: float
-    attempts: int
-    maybe_sent: bool
-    """An earlier attempt may have delivered it."""
-    first_piece: bytes
-    last_reply: str
-
-
-class ClaimRequest(NamedTuple):
-    """How many messages are wanted."""
-
-    limit: int
-    now: float
-    allowances: Mapping[str, int]
-    """The most of a credential (empty name: none); those that are missing have no limit."""
-    expired: Mapping[str, float]
-    """Credentials that cannot send, and the time before which their mail is given up."""
-
-
-class Claim(NamedTuple):
-    """What was claimed."""
-
-    messages: Sequence[QueuedMessage]
-    expired: Sequence[QueuedMessage]
-    next_due: float | None
-    """When the next one is due, of the credentials that may send; None: nothing waits."""
-
-
-class Settlement(NamedTuple):
-    """How an attempt ends."""
-
-    message: QueuedMessage
-    retry_at: float | None
-    """None: the message leaves the queue."""
-    attempts: int = 0
-    remaining: Envelope | None = None
-    """The recipients that are tried again; None: all."""
-    reply: str = ""
-    maybe_sent: bool = False
-    notices: Sequence[NewMessage] = ()
-    """Messages to its sender about it."""
-
-
-class Total(NamedTuple):
-    """Messages in one state."""
-
-    messages: int
-    bytes: int
-
-
-def public_id(message_id: int) -> str:
-    """The id that people see: eleven digits and capitals, without I, L, O and U."""
-    rest = message_id >> _ID_SHIFT
-    digits = []
-    for _place in range(_ID_DIGITS):
-        digits.append(_DIGITS[rest & 31])
-        rest >>= 5
-    return "".join(reversed(digits))
-
-
-def parse_public_id(text: str) -> int | None:
-    """The message's id, or None where `text` is none."""
-    value = 0
-    for digit in text.upper():
-        if digit not in _DIGIT_VALUES:
-            return None
-        value = value * 32 + _DIGIT_VALUES[digit]
-    return value << _ID_SHIFT if len(text) == _ID_DIGITS and value < 1 << 52 else None
 
 
 def decode_envelope(text: str) -> Envelope:
@@ -366,7 +253,7 @@ class SpoolTable:
 
     def _next_id(self, connection: sqlite3.Connection) -> int:
         last: int | None = connection.execute("SELECT max(id) FROM messages").fetchone()[0]
-        now = int(self._now() * 1_000_000) << _ID_SHIFT
+        now = int(self._now() * 1_000_000) << ID_SHIFT
         return now if last is None else max(now, last + _ID_STEP)
 
 
@@ -446,7 +333,7 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
     expired: list[QueuedMessage] = []
     for credential_id, before in request.expired.items():
         most = request.limit - len(chosen) - len(expired)
-        oldest = int(before * 1_000_000) << _ID_SHIFT
+        oldest = int(before * 1_000_000) << ID_SHIFT
         expired += _select(connection, _AGED, credential_id, oldest, most)
     connection.executemany(_CLAIM, [(message.id,) for message in (*chosen, *expired)])
     return Claim(chosen, expired, min((row[1] for row in able), default=None))

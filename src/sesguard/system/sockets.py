@@ -27,19 +27,19 @@ def answers(port: int, *, timeout_s: float = 1.0) -> bool:
         return False
 
 
-def ask_json(path: Path, question: bytes, *, timeout_s: float = 5.0) -> dict[str, Any]:
+def ask(path: Path, question: bytes, *, timeout_s: float = 5.0) -> bytes:
     """
-    Send a line to a Unix socket and read one JSON object until the other side closes.
+    Send a line to a Unix socket of sesguardd and read until the other side closes.
 
     Raises:
-        SystemFault: Nobody answers there, or not with a JSON object.
+        SystemFault: Nobody answers there.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
             channel.settimeout(timeout_s)
             channel.connect(str(path))
             channel.sendall(question)
-            answer = json.loads(_receive_all(channel))
+            return _receive_all(channel)
     except OSError as error:
         raise SystemFault(
             "sesguardd does not answer at {path}: {reason}",
@@ -47,6 +47,17 @@ def ask_json(path: Path, question: bytes, *, timeout_s: float = 5.0) -> dict[str
             path=path,
             reason=error.strerror or "timed out",
         ) from error
+
+
+def ask_json(path: Path, question: bytes, *, timeout_s: float = 5.0) -> dict[str, Any]:
+    """
+    Ask like `ask`, for one JSON object.
+
+    Raises:
+        SystemFault: Nobody answers there, or not with a JSON object.
+    """
+    try:
+        answer = json.loads(ask(path, question, timeout_s=timeout_s))
     except ValueError as error:
         raise SystemFault("sesguardd gave no JSON at {path}", path=path) from error
     if not isinstance(answer, dict):

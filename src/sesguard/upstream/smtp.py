@@ -18,7 +18,6 @@ import base64
 import contextlib
 import re
 import smtplib
-import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +30,7 @@ from sesguard.errors import TemporaryFailure, UpstreamError
 from sesguard.upstream.dialogue import StarttlsClient, WrappedClient
 from sesguard.upstream.faults import network_error
 from sesguard.upstream.replies import Outcome, Reply, classify
+from sesguard.upstream.tls import tls_context
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 FINAL_TIMEOUT_S: Final = 600.0
@@ -67,7 +67,7 @@ class SmtpUpstream:
         source_address: str | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._context = _tls_context(ca_file)
+        self._context = tls_context(ca_file)
         self._timeout_s = timeout_s
         self._final_timeout_s = final_timeout_s
         self._source = (source_address, 0) if source_address else None
@@ -279,20 +279,6 @@ def _envelope(sender: str, recipients: Sequence[str]) -> list[str]:
         f"MAIL FROM:<{sender}>",
         *(f"RCPT TO:<{require_address(recipient)}>" for recipient in recipients),
     ]
-
-
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    except OSError as error:
-        raise UpstreamError(
-            "cannot read CA certificates from {path}: {reason}",
-            hint="name a PEM file with ca_file",
-            path=ca_file,
-            reason=error.strerror,
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _redact(text: bytes, username: str, password: Secret) -> str:

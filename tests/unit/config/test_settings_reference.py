@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from sesguard.config.load import parse_settings
-from sesguard.config.schema import CredentialSettings, Settings
+from sesguard.config.schema import AppSettings, CredentialSettings, Settings
 from sesguard.config.template import (
     EXAMPLE_REGION,
     Key,
@@ -72,7 +72,9 @@ def test_the_template_with_every_line_taken_in_gives_the_defaults_as_well() -> N
     """The value beside each key is its default; the credential is an example."""
     text = re.sub(r"^#(?=[a-z\[])", "", settings_template(), flags=re.MULTILINE)
     expected = Settings(
-        path=Path("/x"), credentials={"ses": CredentialSettings(regions=(EXAMPLE_REGION,))}
+        path=Path("/x"),
+        credentials={"ses": CredentialSettings(regions=(EXAMPLE_REGION,))},
+        apps={"shop": AppSettings()},
     )
     assert expected == parse_settings(text.encode(), Path("/x"))
 

@@ -14,8 +14,12 @@ from sesguard.system.peers import Peer
 PEER = Peer(1, 0, 0)
 
 
+def nobody() -> None:
+    """The numbers of a relay that is not served."""
+
+
 def _ask(request: bytes) -> Any:
-    answer = ControlDialogue(lambda: {"pid": 4711}).answer(bytearray(request), PEER)
+    answer = ControlDialogue(lambda: {"pid": 4711}, lambda: "").answer(bytearray(request), PEER)
     assert answer is not None
     assert answer.close
     assert b"\n" == answer.data[-1:]
@@ -37,9 +41,19 @@ def test_anything_else_is_an_error_in_the_same_form(request_: bytes) -> None:
     assert {"version": 1, "error": "unknown request"} == _ask(padded)
 
 
+def test_metrics_are_text_for_prometheus() -> None:
+    """As they are, without a format version."""
+    dialogue = ControlDialogue(dict, lambda: "a 1\n")
+
+    answer = dialogue.answer(bytearray(b"metrics\n"), PEER)
+
+    assert answer is not None
+    assert (b"a 1\n", True) == (answer.data, answer.close)
+
+
 def test_part_of_a_request_is_waited_for() -> None:
     """Up to the limit."""
-    dialogue = ControlDialogue(dict)
+    dialogue = ControlDialogue(dict, str)
 
     assert dialogue.answer(bytearray(b"stat"), PEER) is None
     assert dialogue.answer(bytearray(MAX_REQUEST_BYTES), PEER) is None
@@ -50,7 +64,7 @@ def test_a_credential_without_a_current_version_is_listed(host: Any) -> None:
     host.vault.update("main", lambda credential: type(credential)("main", next_number=9))
     log = JsonLog()
 
-    report = StatusReport(open_source(host.settings, log), LookupLog(log), log).describe()
+    report = StatusReport(open_source(host.settings, log), LookupLog(log), log, nobody).describe()
 
     assert [
         {
@@ -71,7 +85,7 @@ def test_a_vault_of_which_nothing_can_be_read_is_a_problem_in_the_status(host: A
     for path in (host.directory / "vault").iterdir():
         path.unlink()
 
-    report = StatusReport(empty, LookupLog(log), log).describe()
+    report = StatusReport(empty, LookupLog(log), log, nobody).describe()
 
     assert [] == report["credentials"]
     assert isinstance(report["vault"], dict)
@@ -86,7 +100,9 @@ def test_the_last_grant_of_each_version_is_told(host: Any) -> None:
     for number in (1, 2, 1):
         lookups(LookupEvent(Outcome.GRANTED, "exim", credential_id="ses", version=number))
     lookups(LookupEvent(Outcome.REFUSED, "exim", credential_id="ses"))
-    grants = StatusReport(open_source(host.settings, log), lookups, log).describe()["grants"]
+    grants = StatusReport(open_source(host.settings, log), lookups, log, nobody).describe()[
+        "grants"
+    ]
 
     assert isinstance(grants, list)
     assert [("ses", 2), ("ses", 1)] == [

@@ -8,6 +8,9 @@ from sesguard.daemon.build import open_source
 from sesguard.daemon.control import StatusReport
 from sesguard.daemon.log import JsonLog, LookupLog
 from sesguard.lookup.model import LookupEvent, Outcome, Reason
+from sesguard.relay.events import Fate
+from sesguard.relay.metrics import GAUGES, Counters
+from sesguard.relay.settling import Ending
 
 ROOT = Path(__file__).parents[3]
 PAGES = {page.stem: page.read_text() for page in (ROOT / "docs" / "protocols").glob("*.md")}
@@ -20,6 +23,7 @@ def test_every_event_is_documented_and_none_that_is_not_written() -> None:
     )
     written = set(re.findall(r'\.write\(\s*"([a-z]+\.[a-z]+)"', source))
     written |= {f"lookup.{outcome}" for outcome in Outcome}
+    written |= {f"relay.{fate}" for fate in Fate} | {f"queue.{ending}" for ending in Ending}
 
     table = PAGES["control"].partition("| event |")[2]
 
@@ -38,7 +42,8 @@ def test_every_member_of_the_status_is_documented(host: Any) -> None:
     log = JsonLog()
     lookups = LookupLog(log)
     lookups(LookupEvent(Outcome.GRANTED, "exim", credential_id="ses", version=1))
-    report = StatusReport(open_source(host.settings, log), lookups, log).describe()
+    numbers = Counters().snapshot(dict.fromkeys(GAUGES, 0))
+    report = StatusReport(open_source(host.settings, log), lookups, log, lambda: numbers).describe()
     names = {"version"}
     for name, value in report.items():
         if isinstance(value, dict):

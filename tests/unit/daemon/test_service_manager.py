@@ -17,6 +17,7 @@ import msgspec
 from rigs.daemon import Daemon, ask, running_daemon, start_daemon, wait_until
 from sesguard.daemon.build import open_source
 from sesguard.daemon.log import JsonLog
+from sesguard.daemon.relay import Workers
 from sesguard.daemon.service import _Service
 
 EXIM_FIRST = b"^AKIA0000000000000001^first-password"
@@ -244,7 +245,7 @@ def test_a_bug_is_logged_by_its_place_and_not_by_its_text(host: Any) -> None:
     """The text of an exception may hold anything."""
     reading, writing = os.pipe()
     log = JsonLog(writing)
-    service = _Service(host.settings, open_source(host.settings, log), log)
+    service = _Service(host.settings, open_source(host.settings, log), log, Workers(1), 0)
     try:
         raise ZeroDivisionError("first-password")
     except ZeroDivisionError as error:
@@ -267,7 +268,7 @@ def test_settings_that_came_from_no_file_cannot_be_read_again(host: Any) -> None
     reading, writing = os.pipe()
     log = JsonLog(writing)
     settings = msgspec.structs.replace(host.settings, path=None)
-    _Service(settings, open_source(settings, log), log)._reload()
+    _Service(settings, open_source(settings, log), log, Workers(1), 0)._reload()
     written = os.read(reading, 65536)
     os.close(reading)
     os.close(writing)

@@ -15,18 +15,15 @@ from rigs.queue import BODY, ENVELOPE, ORIGIN, Sender, id_of, store, with_spool
 from sesguard.core.envelope import Envelope, Notify, Recipient
 from sesguard.relay.queue_desk import QueueDesk
 from sesguard.relay.spool import BACKLOG_BYTES, Origin, Spool, SpoolCarrier
-from sesguard.relay.spool_table import (
-    MAX_PIECES,
-    PIECE_BYTES,
-    SCHEMA,
+from sesguard.relay.spool_records import (
     ClaimRequest,
     NewMessage,
     Settlement,
-    SpoolTable,
     State,
     parse_public_id,
     public_id,
 )
+from sesguard.relay.spool_table import MAX_PIECES, PIECE_BYTES, SCHEMA, SpoolTable
 from sesguard.system.database import open_database
 
 
