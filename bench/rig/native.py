@@ -23,13 +23,15 @@ CACHE = Path(__file__).parents[2] / ".cache" / "bench"
 _COUNTERS = struct.Struct("=8Q")
 
 
-def wait_until(condition: Callable[[], object], what: str, deadline_s: float = 20.0) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, deadline_s: float = 20.0, pause_s: float = 0.02
+) -> None:
     """Poll until it is so; raise TimeoutError after the deadline."""
     deadline = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {deadline_s:g} s for {what}")
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def compiled(name: str) -> Path:
@@ -39,7 +41,8 @@ def compiled(name: str) -> Path:
     newest = max(source.stat().st_mtime for source in sources)
     if not program.exists() or program.stat().st_mtime < newest:
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = ["gcc", "-std=gnu11", "-O2", "-o", program, sources[0], "-lssl", "-lcrypto"]
+        names = [str(program), str(sources[0])]
+        command = ["gcc", "-std=gnu11", "-O2", "-o", *names, "-lssl", "-lcrypto"]
         subprocess.run(command, check=True)
     return program
 
@@ -102,7 +105,8 @@ def start_load(
     target: Target, load: Load, run: str, ids: Path, *, user: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Start to send; the ids of what was accepted are in `ids` when it has ended."""
-    command = [compiled("load"), *target.arguments(), *load.arguments(), "-r", run, "-a", ids]
+    command = [str(compiled("load")), *target.arguments(), *load.arguments()]
+    command += ["-r", run, "-a", str(ids)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, user=user)
 
 
@@ -207,7 +211,7 @@ def running_sink(directory: Path, options: Sequence[str] = ()) -> Iterator[Sink]
     state = directory / "sink.state"
     state.unlink(missing_ok=True)
     files = ["-c", pair, "-k", pair, "-s", state, "-l", directory / "sink.log"]
-    process = subprocess.Popen([compiled("sink"), *files, *options])
+    process = subprocess.Popen([str(compiled("sink")), *map(str, files), *options])
     try:
         wait_until(lambda: state.exists() and state.stat().st_size == 4096, "the sink")
         with state.open("rb") as stream:

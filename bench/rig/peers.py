@@ -121,7 +121,7 @@ def unpacked(packages: tuple[str, ...]) -> Path:
     command = ["apt-get", "install", "--download-only", "--yes", "--quiet"]
     command += ["--no-install-recommends", "-o", f"Dir::Cache::archives={archives}"]
     command += ["-o", "Debug::NoLocking=1", "-o", "Acquire::Retries=1", *packages]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    answer = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     if answer.returncode:
         raise Unavailable(answer.stderr.strip().rpartition("\n")[2])
     fresh = directory / "fresh"
@@ -178,7 +178,9 @@ class HarakaPeer:
             return
         directory.mkdir(parents=True, exist_ok=True)
         command = ["npm", "install", "--no-audit", "--no-fund", "--omit=optional", HARAKA]
-        answer = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+        answer = subprocess.run(
+            command, check=False, cwd=directory, capture_output=True, text=True, timeout=300
+        )
         if answer.returncode:
             raise Unavailable(answer.stderr.strip().rpartition("\n")[2])
 
@@ -186,6 +188,7 @@ class HarakaPeer:
     def running(self, sink: Sink) -> Iterator[Running]:
         """Run it in front of a sink."""
         work, target = fresh_directory(self.name), Target(free_port())
+        shutil.copytree(CACHE / "haraka/node_modules/Haraka/config", work / "config")
         render(PEERS / "haraka", work, {"PORT": str(target.port), "SINK": str(sink.port)})
         program = CACHE / "haraka" / "node_modules" / ".bin" / "haraka"
         command = ["node", str(program.resolve()), "-c", str(work)]

@@ -1,0 +1,163 @@
+"""
+The relay that is measured: a real sesguardd with a real vault, its clients told by their uid.
+
+Everything is in one directory on the disk that the other relays have their queues on. As root the
+daemon becomes ``nobody``, otherwise it stays who we are. The app of the clients has every kind of
+rule; ``plain`` has the least that lets it send.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rig.native import Sink, Target
+from rig.peers import Running, free_port, fresh_directory, server
+from sesguard.config.load import load_settings
+from sesguard.config.schema import Settings
+from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.core.secret import Secret
+from sesguard.system.privileges import current_user, is_root
+from sesguard.vault.opening import init_vault, open_vault
+
+SETTINGS = """\
+state_directory = "{directory}/state"
+
+[credentials.ses]
+regions = ["us-east-1"]
+host = "localhost"
+port = {sink_port}
+ca_file = "{ca_file}"
+
+[vault]
+directory = "{directory}/state/vault"
+
+[vault.keyfile]
+path = "{directory}/state/vault.key"
+
+[daemon]
+user = "{daemon_user}"
+runtime_directory = "{directory}/run"
+
+[lookup.exim]
+enabled = false
+
+[lookup.postfix]
+enabled = false
+
+[relay]
+listen = ["127.0.0.1:{port}"]
+spool_directory = "{directory}/state/relay"
+processes = {processes}
+max_connections = 1000
+{apps}
+"""
+RULES = """\
+allowed_recipients = ["*@example.net", "*@example.edu", "friend@example.org"]
+denied_recipients = ["abuse@example.net", "*@example.gov"]
+per_minute = 100000000
+per_hour = 1000000000
+per_day = 1000000000
+configuration_set = "bench"
+"""
+
+
+def app_table(name: str, user: int, delivery: str, rules: str = RULES) -> str:
+    """Settings of an app whose processes are those of one user."""
+    return (
+        f'\n[apps.{name}]\nusers = ["{user}"]\nsenders = ["*@example.com", "bounces@example.org"]\n'
+        f'delivery = "{delivery}"\n{rules}'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SesguardHost:
+    """A directory with settings and a vault."""
+
+    directory: Path
+    port: int
+
+    @property
+    def settings_path(self) -> Path:
+        """The settings file."""
+        return self.directory / "sesguard.toml"
+
+    def settings(self) -> Settings:
+        """The settings, read from their file."""
+        return load_settings(self.settings_path)
+
+    def command(self) -> list[str]:
+        """Program and arguments of the daemon."""
+        return [sys.executable, "-m", "sesguard.daemon", "--config", str(self.settings_path)]
+
+    def rotate(self) -> None:
+        """Put another credential into the vault as CURRENT."""
+
+        def change(credential: Credential) -> Credential:
+            number = credential.next_number
+            version = CredentialVersion(
+                number,
+                f"AKIAEXAMPLE{number:09}",
+                {"us-east-1": Secret("B" + "m" * 43)},
+                "2026-01-01T00:00:00Z",
+                "benchmark",
+            )
+            return credential.add_pending(version).promote()
+
+        open_vault(self.settings()).update("ses", change)
+
+
+def make_host(name: str, sink: Sink, apps: str, processes: int = 1) -> SesguardHost:
+    """Make a host that relays to the sink."""
+    host = SesguardHost(fresh_directory(name), free_port())
+    for part in ("state", "run"):
+        (host.directory / part).mkdir()
+    host.settings_path.write_text(
+        SETTINGS.format(
+            directory=host.directory,
+            sink_port=sink.port,
+            ca_file=sink.ca_file,
+            daemon_user="nobody" if is_root() else current_user().name,
+            port=host.port,
+            processes=processes,
+            apps=apps,
+        )
+    )
+    init_vault(host.settings())
+    host.rotate()
+    return host
+
+
+@dataclass(frozen=True, slots=True)
+class Sesguard:
+    """One way to run our relay."""
+
+    name: str
+    delivery: str = "pass"
+    processes: int = 1
+    rules: str = RULES
+    unix: bool = False
+    """Whether clients use the Unix socket."""
+
+    def prepare(self) -> None:
+        """It is here."""
+
+    @contextlib.contextmanager
+    def running(self, sink: Sink) -> Iterator[Running]:
+        """Run it in front of a sink."""
+        table = app_table("site", os.geteuid(), self.delivery, self.rules)
+        host = make_host(self.name.replace(" ", "-"), sink, table, self.processes)
+        socket_path = host.directory / "run" / "relay.sock"
+        target = Target(path=socket_path) if self.unix else Target(host.port)
+        with server(host.command(), target, host.directory / "server.log") as pid:
+            yield Running(target, pid)
+
+
+PASS = Sesguard("sesguard pass")
+SPOOL = Sesguard("sesguard spool", "spool")
+PASS_2 = Sesguard("sesguard pass, 2 processes", processes=2)
+SPOOL_2 = Sesguard("sesguard spool, 2 processes", "spool", processes=2)
+PASS_UNIX = Sesguard("sesguard pass, Unix socket", unix=True)
+PASS_PLAIN = Sesguard("sesguard pass, no rules", rules="")
