@@ -54,6 +54,8 @@ def test_settings_file_explains_every_key(cli: Cli, config: Path, tmp_path: Path
         f'path = "{tmp_path}/base/vault.key"',
         "[daemon]",
         f'runtime_directory = "{tmp_path}/base/run"',
+        "[relay]",
+        f'spool_directory = "{tmp_path}/base/relay"',
     ] == assigned
     assert [] == [key.name for key in documented_keys() if key.name not in text]
     assert "canary_sender, not set" not in text
