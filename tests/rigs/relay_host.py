@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rigs.daemon import Daemon, running_daemon
-from rigs.sandbox import SandboxRig
+from rigs.sandbox import SandboxRig, eventually
 from sesguard.config.load import load_settings
 from sesguard.config.schema import Settings
 from sesguard.core.credential import Credential, CredentialVersion
 from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.relay.registry import REGISTRY_FILE, AppRegistry
+from sesguard.sandbox.model import ReceivedMessage
 from sesguard.sandbox.seed import SeededKey
 from sesguard.system.privileges import find_user, is_root
 from sesguard.system.sockets import free_port
@@ -152,6 +153,10 @@ spool_directory = "{self.spool_directory}"
         """A client on TCP."""
         return smtplib.SMTP("::1" if v6 else "127.0.0.1", self.port, "client.test", timeout=20)
 
+    def tcp(self, *, v6: bool = False) -> socket.socket:
+        """A connection to the TCP port."""
+        return socket.create_connection(("::1" if v6 else "127.0.0.1", self.port), timeout=20)
+
     def unix(self, path: Path | None = None) -> socket.socket:
         """A connection to the Unix socket for SMTP, or another one."""
         channel = socket.socket(socket.AF_UNIX)
@@ -171,6 +176,27 @@ class RunningRelay:
     def rig(self) -> SandboxRig:
         """The sandbox that stands in for SES."""
         return self.host.rig
+
+    def inbox(self) -> list[ReceivedMessage]:
+        """What SES has taken."""
+        return self.rig.client.inbox()
+
+    def received(self, count: int = 1) -> list[ReceivedMessage]:
+        """What SES has taken, once it is so many messages."""
+        return eventually(
+            lambda: found if len(found := self.inbox()) >= count else [],
+            message=f"SES does not have {count} messages",
+        )
+
+    def raw(self, message: ReceivedMessage) -> bytes:
+        """A message as SES delivers it."""
+        return self.rig.client.raw_message(message.id)
+
+    def numbers(self) -> dict[str, float]:
+        """The metrics, each with its labels as Prometheus writes them."""
+        text = self.daemon.ask("control", b"metrics\n").decode()
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 StartRelay = Callable[..., RunningRelay]

@@ -64,6 +64,22 @@ class PanicFigures:
     """Mails of the thief that SES took after the containment was proved."""
 
 
+@dataclass(frozen=True, slots=True)
+class RelayFigures:
+    """The sites that send through the relay."""
+
+    sent: int = 0
+    delivered: int = 0
+    spoofed_accepted: int = 0
+    """Mails of a site that SES took in another's name."""
+    apps: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether mail was sent, all of it arrived, and none in another's name."""
+        return 0 < self.sent == self.delivered and not self.spoofed_accepted
+
+
 @dataclass(slots=True)
 class DemoReport:
     """How the story went."""
@@ -75,6 +91,7 @@ class DemoReport:
     undo_identical: bool = False
     rotation: RotationFigures = field(default_factory=RotationFigures)
     panic: PanicFigures = field(default_factory=PanicFigures)
+    relay: RelayFigures = field(default_factory=RelayFigures)
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -89,6 +106,7 @@ class DemoReport:
             and self.undo_identical
             and self.panic.thief_accepted_before > 0
             and not self.panic.thief_accepted_after
+            and self.relay.ok
         )
 
     def as_json(self) -> dict[str, object]:
@@ -111,6 +129,13 @@ class DemoReport:
                 "contained_seconds": round(panic.contained_seconds, 3),
                 "total_seconds": round(panic.total_seconds, 3),
                 "thief_accepted_after": panic.thief_accepted_after,
+            },
+            "relay": {
+                "sent": self.relay.sent,
+                "delivered": self.relay.delivered,
+                "lost": self.relay.sent - self.relay.delivered,
+                "spoofed_accepted": self.relay.spoofed_accepted,
+                "apps": self.relay.apps,
             },
             "left_out": list(self.left_out),
         }

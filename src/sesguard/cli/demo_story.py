@@ -1,5 +1,7 @@
 """
-What ``sesguard demo`` tells, step by step, up to undo; `sesguard.cli.demo_leak` goes on.
+What ``sesguard demo`` tells, step by step, up to undo.
+
+`sesguard.cli.demo_leak` goes on, and `sesguard.cli.demo_relay` ends it.
 
 Everything in it is real: the commands are the ones a user types, run as programs of their own; the
 Exim, the PHP application and the TLS connection to the embedded SES are real. Only AWS is ours.
@@ -13,6 +15,7 @@ from typing import Final
 from sesguard.cli.demo_host import DemoHost, EximHost, count_messages
 from sesguard.cli.demo_leak import LeakStory
 from sesguard.cli.demo_plain_host import PlainHost
+from sesguard.cli.demo_relay import RelayStory, make_sites, relay_settings
 from sesguard.cli.demo_report import DemoReport
 from sesguard.cli.demo_stage import Stage
 from sesguard.cli.i18n import _
@@ -26,6 +29,7 @@ from sesguard.sandbox.seed import seed_account
 from sesguard.system.files import ensure_directory, read_file, write_atomic
 from sesguard.system.privileges import find_user, is_root
 from sesguard.system.search import Match, search_files, search_processes
+from sesguard.system.sockets import free_port
 
 DOMAIN: Final = "example.com"
 _SENDER: Final = f"shop@{DOMAIN}"
@@ -49,6 +53,8 @@ class Story:
         self._stage = Stage(directory, output, quiet=quiet)
         self._report = self._stage.report
         self._stack = ExitStack()
+        self._sites = make_sites(DOMAIN)
+        self._relay_port = free_port()
 
     def tell(self) -> DemoReport:
         """
@@ -103,6 +109,7 @@ class Story:
         with self._stage.step("reapply", _("To go on, the credential is taken out again")):
             host.apply_again(self._stage.sesguard)
         LeakStory(self._stage, host, sandbox, _SENDER).tell()
+        RelayStory(self._stage, sandbox, self._sites, self._relay_port).tell()
 
     def _start_sandbox(self) -> tuple[Sandbox, Upstream]:
         with self._stage.step("sandbox", _("An embedded AWS and SES starts on this machine")):
@@ -159,7 +166,8 @@ path = "{self._directory}/state/vault.key"
 [daemon]
 runtime_directory = "{self._directory}/run"
 {f'user = "{user}"' if user else ""}
-{host.settings()}"""
+{host.settings()}
+{relay_settings(self._sites, self._relay_port, self._directory)}"""
         write_atomic(self._stage.settings, text.encode(), mode=0o644)
 
     def _send(self, host: DemoHost, sandbox: Sandbox) -> None:

@@ -25,9 +25,9 @@ def ses_key(ses: SandboxRig) -> SeededKey:
     return ses.seed()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def relays(ses: SandboxRig, ses_key: SeededKey) -> Iterator[StartRelay]:
-    """Start relays that live as long as the module; the same arguments give the same one."""
+    """Start relays that live to the end of the run; the same arguments give the same one."""
     known: dict[tuple[tuple[str, str], ...], RunningRelay] = {}
     with ExitStack() as stack:
 

@@ -10,7 +10,9 @@ import pytest
 
 from sesguard.errors import SystemFault
 from sesguard.system.privileges import (
+    _PR_SET_DUMPABLE,
     User,
+    _prctl,
     current_user,
     drop_rights,
     find_user,
@@ -126,6 +128,8 @@ def test_a_hardened_process_leaves_no_core_and_gains_no_rights() -> None:
     """Not dumpable, no core file, and no new privileges by exec."""
 
     def act() -> object:
+        # A test before may have been another user for a while, which takes the flag away.
+        _prctl(_PR_SET_DUMPABLE, 1)
         before = is_dumpable()
         harden_process()
         status = Path("/proc/self/status").read_text()
