@@ -17,7 +17,7 @@ counted. All queues are on one disk. Clients run without pipelining, as PHPMaile
     queue depth      `spool`, with 1,000 and with 1,000,000 messages held in the queue
 
 Each figure is the median of three rounds, one with ``--quick``, which also leaves the million out.
-Load, sink and relay share the cores: the rate is that of all three, the CPU time is the relay's own.
+Load, sink and relay share the cores: rates are those of all three, CPU time is the relay's own.
 Ratios are "sesguard pass" over the other. A full run takes about half an hour.
 """
 

@@ -125,7 +125,7 @@ def median(rounds: Sequence[Figures]) -> Figures:
     """The median of each figure; the sum of what was lost, duplicated or altered."""
 
     def of(name: str) -> float:
-        return statistics.median(getattr(each, name) for each in rounds)
+        return float(statistics.median(getattr(each, name) for each in rounds))
 
     def total(name: str) -> int:
         return sum(getattr(each, name) for each in rounds)

@@ -123,7 +123,7 @@ class Account:
     delivered: int = 0
     """Messages that were accepted and that the sink has."""
     lost: int = 0
-    """Messages that were accepted and that the sink does not have."""
+    """Messages that were accepted and that the sink neither has nor refused with a 5xx."""
     duplicated: int = 0
     """Copies beyond the first."""
     altered: int = 0
@@ -142,15 +142,20 @@ def account(accepted: Iterator[str], log: Iterator[str], run: str, body: str) ->
     """
     wanted = {line.strip() for line in accepted}
     seen: Counter[str] = Counter()
+    refused = set()
     altered = 0
     for line in log:
         identifier, checksum, _ = line.split()
-        if identifier.rpartition("-")[0] == run:
+        if identifier.rpartition("-")[0] != run:
+            continue
+        if checksum == "refused":
+            refused.add(identifier)
+        else:
             seen[identifier] += 1
             altered += checksum != body
     return Account(
         delivered=len(wanted & seen.keys()),
-        lost=len(wanted - seen.keys()),
+        lost=len(wanted - seen.keys() - refused),
         duplicated=seen.total() - len(seen),
         altered=altered,
     )

@@ -26,15 +26,15 @@ def table(results: Results, first: str) -> Iterator[str]:
         for name, f in relays.items():
             yield (
                 f"{name:29} {f.accepted_per_s:10,.0f}"
-                f" {_ratio(ours and ours.accepted_per_s, f.accepted_per_s)}"
+                f" {_ratio(ours.accepted_per_s if ours else 0, f.accepted_per_s)}"
                 f" {f.delivered_per_s:9,.0f} {f.cpu_s_per_1000:10.3f}"
-                f" {_ratio(ours and ours.cpu_s_per_1000, f.cpu_s_per_1000)}"
+                f" {_ratio(ours.cpu_s_per_1000 if ours else 0, f.cpu_s_per_1000)}"
                 f" {f.p50_ms:8.2f} {f.p99_ms:8.2f} {f.peak_mb:8.0f}"
                 f"  {f.lost:4} {f.duplicated:5} {f.altered:7}"
             )
 
 
-def _ratio(ours: float | None, other: float) -> str:
+def _ratio(ours: float, other: float) -> str:
     return f"{ours / other:6.2f}" if ours and other else f"{'-':>6}"
 
 

@@ -301,7 +301,10 @@ int main(int argc, char **argv) {
         SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     signal(SIGPIPE, SIG_IGN);
     set_address(host, port, path);
-    if (ids && (accepted_ids = fopen(ids, "w"))) setvbuf(accepted_ids, NULL, _IOFBF, 1 << 20);
+    if (ids) {
+        if (!(accepted_ids = fopen(ids, "w"))) return perror(ids), 2;
+        setvbuf(accepted_ids, NULL, _IOFBF, 1 << 20);
+    }
     make_body();
     latency = calloc((size_t)messages, sizeof *latency);
     client *all = calloc((size_t)connections, sizeof *all);

@@ -6,7 +6,8 @@
  * It listens on 127.0.0.1 and offers PIPELINING and, with a certificate, STARTTLS; mail without TLS and
  * AUTH is refused then. Any user name and password will do.
  *
- *   LOG    one line a message: its X-Bench-Id, the checksum of its body, the length of its body
+ *   LOG    one line a message: its X-Bench-Id, the checksum of its body, the length of its body; of one
+ *          that is answered 554: its X-Bench-Id, "refused", 0
  *   STATE  a page of 64-bit numbers that others map: messages, bytes, time of the last message
  *          (CLOCK_MONOTONIC, ns), connections so far, STARTTLS, AUTH, connections now, port
  *   -F n   every n-th message is answered 454;  -X n  554
@@ -39,11 +40,15 @@ static FILE *log_file;
 static unsigned long fail_every, refuse_every, cut_every, messages_seen, data_seen;
 static volatile sig_atomic_t stopping;
 
-static void take(const char *message, size_t length) {
+static void take(const char *message, size_t length, int refused) {
     const char *header_end = memmem(message, length, "\r\n\r\n", 4);
     size_t header = header_end ? (size_t)(header_end - message) : length;
     const char *id = memmem(message, header, "\r\nX-Bench-Id: ", 14);
     int id_length = id ? (int)strcspn(id + 14, "\r") : 1;
+    if (refused) {
+        fprintf(log_file, "%.*s refused 0\n", id_length, id ? id + 14 : "-");
+        return;
+    }
     const char *body = header_end ? header_end + 4 : message + length;
     size_t body_length = (size_t)(message + length - body);
     fprintf(log_file, "%.*s %016llx %zu\n", id_length, id ? id + 14 : "-",
@@ -61,9 +66,10 @@ static void answer_message(session *s, const char *message, size_t length) {
     if (fail_every && messages_seen % fail_every == 0) {
         conn_say(&s->c, "454 4.3.0 Temporary service failure\r\n");
     } else if (refuse_every && messages_seen % refuse_every == 0) {
+        take(message, length, 1);
         conn_say(&s->c, "554 5.6.0 Message rejected\r\n");
     } else {
-        take(message, length);
+        take(message, length, 0);
         conn_say(&s->c, "250 Ok 0100018c0ffee000-bench-000000\r\n");
     }
 }
