@@ -39,6 +39,7 @@ _CONNECT: Final = sqlite3.connect
 _SEND: Final = URLLib3Session.send
 _READS: Final = ("Describe", "Get", "List", "Lookup")
 _CRASHED: Final = 99
+_COVERAGE: Final = "COVERAGE_PROCESS_CONFIG"
 _end: Final = posix._exit
 """That of `os` saves the coverage where it is measured, which would be points of its own."""
 
@@ -121,10 +122,12 @@ def _run(
 ) -> tuple[int, list[str]]:
     """The exit code of the child, or the signal it died of, negative; and its points."""
     reader, writer = os.pipe()
+    # The coverage of a child that dies is lost, and measuring it takes half the time: neither what
+    # was begun here goes on in it, nor is it begun anew.
+    config = os.environ.pop(_COVERAGE, None)
     pid = os.fork()
     if pid == 0:
         try:
-            # The coverage of a child that dies is lost, and measuring it takes half the time.
             sys.settrace(None)
             _Counter(point, strike, writer).watch()
             _end(act())
@@ -132,6 +135,8 @@ def _run(
             traceback.print_exc()
         finally:
             _end(_CRASHED)
+    if config is not None:
+        os.environ[_COVERAGE] = config
     os.close(writer)
     with open(reader) as stream:
         points = stream.read().splitlines()
