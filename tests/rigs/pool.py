@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from rigs.async_peer import Listener
+from rigs.async_peer import AsyncPeer, Listener
 from rigs.smtp_peer import PASSWORD, USER
 from sesguard.core.credential import CredentialVersion
 from sesguard.core.endpoints import Endpoint
@@ -73,6 +73,11 @@ async def pool_to(
         yield pool
     finally:
         await pool.close(timeout_s=5)
+
+
+def at(peer: AsyncPeer) -> Endpoint:
+    """Where the peer is."""
+    return Endpoint(peer.host, peer.port)
 
 
 def envelope(*recipients: str, sender: str = SENDER, **options: Any) -> Envelope:

@@ -287,3 +287,24 @@ def with_spool(
             await spool.close()
 
     return asyncio.run(run())
+
+
+def answers(*results: Result | None) -> Callable[[Carried], Result | None]:
+    """One answer after the other, the last one for ever."""
+    left = list(results)
+
+    def script(_carried: Carried) -> Result | None:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return script
+
+
+def paused_at_once(post: Post) -> None:
+    """The carrier takes the first piece of each message, and then wants no more for now."""
+    begin = post.carrier.begin
+
+    def begin_paused(*arguments: Any, **options: Any) -> Any:
+        arguments[1].pause_transfer()
+        return begin(*arguments, **options)
+
+    post.carrier.begin = begin_paused  # type: ignore[method-assign]

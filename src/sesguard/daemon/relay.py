@@ -28,7 +28,7 @@ from sesguard.daemon.relay_log import RelayLog
 from sesguard.daemon.relay_sockets import RelayListener
 from sesguard.errors import Error, SettingsError, SystemFault
 from sesguard.relay.apps import app_rules
-from sesguard.relay.bounce import bounce
+from sesguard.relay.bounce import bounce, relayed
 from sesguard.relay.delivery import Deliverer, DeliveryLimits
 from sesguard.relay.identity import Identities
 from sesguard.relay.ledger import Ledger
@@ -142,7 +142,7 @@ class RelayPart:
     # Putting it together.
 
     def _make_deliverer(self) -> Deliverer:
-        host = socket.gethostname()
+        notices = _Notices(socket.gethostname())
         limits = DeliveryLimits(
             bounce_after_s=self._settings.relay.bounce_after_hours * 3600,
             max_in_flight=self._settings.relay.max_upstream_connections,
@@ -151,7 +151,8 @@ class RelayPart:
             self._spool,
             self._upstream,
             ledger=self._ledger,
-            bounce=partial(_bounce, host),
+            bounce=notices.bounce,
+            receipt=notices.receipt,
             sink=self._events.delivery,
             limits=limits,
         )
@@ -259,25 +260,58 @@ def _limits(settings: Settings) -> SessionLimits:
     return SessionLimits(relay.max_connections, relay.command_timeout_s, relay.session_timeout_s)
 
 
-def _bounce(
-    host: str,
-    envelope: Envelope,
-    header: bytes,
-    failures: Mapping[str, Reply],
-    *,
-    arrived_at: float,
-    now: float,
-    reason_expired: bool,
-) -> bytes | None:
-    """A bounce from an address that SES has verified: one of the domain it goes back to."""
-    domain = sender_domain(envelope.sender) or host
-    return bounce(
-        envelope,
-        header,
-        failures,
-        reporting_host=host,
-        from_address=f"MAILER-DAEMON@{domain}",
-        arrived_at=arrived_at,
-        now=now,
-        reason_expired=reason_expired,
-    )
+class _Notices:
+    """
+    Writes bounces and receipts, from an address that SES has verified: one of the sender's domain.
+
+    Args:
+        host: Name of this host.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def bounce(
+        self,
+        envelope: Envelope,
+        header: bytes,
+        failures: Mapping[str, Reply],
+        *,
+        arrived_at: float,
+        now: float,
+        reason_expired: bool,
+    ) -> bytes | None:
+        """A `BounceMaker`."""
+        return bounce(
+            envelope,
+            header,
+            failures,
+            reporting_host=self._host,
+            from_address=self._from(envelope),
+            arrived_at=arrived_at,
+            now=now,
+            reason_expired=reason_expired,
+        )
+
+    def receipt(
+        self,
+        envelope: Envelope,
+        header: bytes,
+        replies: Mapping[str, Reply],
+        *,
+        arrived_at: float,
+        now: float,
+    ) -> bytes | None:
+        """A `ReceiptMaker`."""
+        return relayed(
+            envelope,
+            header,
+            replies,
+            reporting_host=self._host,
+            from_address=self._from(envelope),
+            arrived_at=arrived_at,
+            now=now,
+        )
+
+    def _from(self, envelope: Envelope) -> str:
+        return f"MAILER-DAEMON@{sender_domain(envelope.sender) or self._host}"

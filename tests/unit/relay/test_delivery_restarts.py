@@ -1,0 +1,258 @@
+"""Delivery after crashes and beside other processes, who wakes it, and what it may not starve."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from rigs.queue import (
+    HOUR,
+    Clock,
+    Post,
+    accepted,
+    answers,
+    open_post,
+    paused_at_once,
+    replied,
+    store,
+    to,
+    with_post,
+)
+from sesguard.relay.delivery import DeliveryLimits, Ending
+from sesguard.relay.ledger import Ledger
+from sesguard.relay.spool import Origin, ring
+from sesguard.relay.spool_table import PIECE_BYTES
+
+GREYLISTED = replied(451, "4.7.1 try again later")
+REJECTED = replied(554, "Message rejected: it is not wanted")
+
+
+def test_a_lost_answer_is_a_possible_duplicate(tmp_path: Path) -> None:
+    """It is sent again, and both events and the ledger say so."""
+
+    async def act(post: Post) -> None:
+        await store(post.intake)
+        await post.settled(1)
+        await post.pass_time(5)
+        await post.settled(2)
+        assert [(Ending.DEFERRED, True), (Ending.DELIVERED, True)] == [
+            (event.outcome, event.possible_duplicate) for event in post.events
+        ]
+
+    with_post(tmp_path, act, answers(replied(451, "connection lost", uncertain=True), accepted()))
+    [entry] = Ledger(tmp_path).recent(None, 10)
+    assert entry.possible_duplicate
+
+
+def test_what_was_being_sent_at_a_crash_is_a_possible_duplicate(tmp_path: Path) -> None:
+    """A start finds it, sends it again and says so; what waited is no duplicate."""
+
+    async def crash() -> None:
+        post = open_post(tmp_path, answers(None), limits=DeliveryLimits(max_in_flight=1))
+        await store(post.intake, envelope=to("first@example.net"))
+        await post.until(lambda: post.carrier.carried)
+        await store(post.intake, envelope=to("second@example.net"))
+        await post.close()
+
+    async def act(post: Post) -> None:
+        await post.settled(2)
+        assert {("first@example.net", True), ("second@example.net", False)} == set(
+            zip(post.ids(), (event.possible_duplicate for event in post.events), strict=True)
+        )
+
+    asyncio.run(crash())
+    with_post(tmp_path, act, limits=DeliveryLimits(max_in_flight=1))
+
+
+def test_an_orderly_stop_puts_back_what_was_not_finished(tmp_path: Path) -> None:
+    """A message that had not gone out whole is aborted, and is no possible duplicate later."""
+
+    async def stop() -> None:
+        post = open_post(tmp_path)
+        paused_at_once(post)
+        await store(post.intake, b"x" * PIECE_BYTES * 2)
+        await post.until(lambda: post.carrier.carried)
+        await post.close()
+        assert post.carrier.carried[0].is_aborted
+
+    async def act(post: Post) -> None:
+        [event] = await post.settled(1)
+        assert (Ending.DELIVERED, False) == (event.outcome, event.possible_duplicate)
+
+    asyncio.run(stop())
+    with_post(tmp_path, act)
+
+
+def test_one_process_delivers_at_a_time(tmp_path: Path) -> None:
+    """A second one takes over when the first has stopped, and nothing is sent twice."""
+    limits = DeliveryLimits(poll_s=0.02)
+
+    async def act() -> None:
+        first = open_post(tmp_path, answers(None), limits=limits)
+        await store(first.intake)
+        await first.until(lambda: first.carrier.carried)
+        second = open_post(tmp_path, limits=limits)
+        await asyncio.sleep(0.1)
+        await second.quiet()
+        assert [] == second.carrier.carried
+        first.carrier.carried[0].listener.transfer_done(accepted())
+        await first.settled(1)
+        await first.deliverer.stop(timeout_s=1)
+        await store(first.intake)
+        await second.settled(1)
+        for post in (first, second):
+            await post.close()
+        assert (1, 1) == (len(first.carrier.carried), len(second.carrier.carried))
+
+    asyncio.run(act())
+
+
+def test_another_process_rings_the_bell(tmp_path: Path) -> None:
+    """What another one has queued goes out without waiting for the poll."""
+
+    async def act() -> None:
+        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        post = open_post(tmp_path, starts=False, limits=DeliveryLimits(poll_s=600))
+        post.deliverer.start(bell)
+        other = open_post(tmp_path, starts=False)
+        other.intake.wake = lambda: ring(bell)  # type: ignore[misc]
+        await post.quiet()
+        await store(other.intake)
+        await post.settled(1)
+        ring(bell)
+        ring(bell)
+        await post.close()
+        await other.close()
+        os.close(bell)
+
+    asyncio.run(act())
+
+
+def test_the_poll_finds_what_nobody_told_of(tmp_path: Path) -> None:
+    """As after `sesguard queue release`, which only writes the database."""
+
+    async def act() -> None:
+        post = open_post(tmp_path, limits=DeliveryLimits(poll_s=0.05))
+        await post.quiet()
+        other = open_post(tmp_path, starts=False)
+        other.intake.wake = lambda: None  # type: ignore[misc]
+        await store(other.intake)
+        await post.settled(1)
+        await post.close()
+        await other.close()
+
+    asyncio.run(act())
+
+
+def test_no_more_is_in_flight_than_may_be(tmp_path: Path) -> None:
+    """The rest waits in the queue, not in memory."""
+
+    async def act(post: Post) -> None:
+        for number in range(10):
+            await store(post.intake, envelope=to(f"{number}@example.net"))
+        await post.until(lambda: len(post.carrier.carried) == 3)
+        await post.quiet()
+        assert 3 == len(post.carrier.carried)
+        states = [row["state"] for row in await post.rows()]
+        assert (3, 7) == (states.count("sending"), states.count("queued"))
+        post.carrier.script = answers(accepted())
+        for carried in list(post.carrier.carried):
+            carried.listener.transfer_done(accepted())
+        await post.settled(10)
+        assert [f"{number}@example.net" for number in range(10)] == post.ids()
+
+    with_post(tmp_path, act, answers(None), limits=DeliveryLimits(max_in_flight=3))
+
+
+def test_no_credential_starves_another(tmp_path: Path) -> None:
+    """One with a long queue leaves half of the places to the other."""
+
+    async def act() -> None:
+        post = open_post(
+            tmp_path, answers(None), limits=DeliveryLimits(max_in_flight=4), starts=False
+        )
+        for number in range(10):
+            await store(post.intake, envelope=to(f"{number}@a.example"), origin=_of("a"))
+        for number in range(2):
+            await store(post.intake, envelope=to(f"{number}@b.example"), origin=_of("b"))
+        post.deliverer.start()
+        await post.until(lambda: len(post.carrier.carried) == 4)
+        assert ["0@a.example", "1@a.example", "0@b.example", "1@b.example"] == post.ids()
+        await post.close()
+
+    asyncio.run(act())
+
+
+def test_a_database_that_cannot_be_written_stops_delivery_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """What SES took is written down once that works again; it is not sent a second time."""
+    directory, away = tmp_path / "q", tmp_path / "away"
+
+    async def act(post: Post) -> None:
+        await store(post.intake)
+        await post.until(lambda: post.carrier.carried)
+
+        def lose(*_arguments: object) -> list[None]:
+            directory.rename(away)
+            raise OSError(5, "Input/output error")
+
+        post.spool.writer.put(lose, None, lambda _value, _error: None)
+        post.carrier.carried[0].listener.transfer_done(accepted())
+        await post.until(away.exists)
+        assert [] == post.events
+        away.rename(directory)
+        [event] = await post.settled(1)
+        assert (Ending.DELIVERED, False) == (event.outcome, event.possible_duplicate)
+        assert 1 == len(post.carrier.carried)
+        assert [] == await post.rows()
+
+    with_post(directory, act, answers(None))
+
+
+def test_a_message_that_cannot_be_read_goes_back(tmp_path: Path) -> None:
+    """It is not sent in part; it is tried again after a while."""
+
+    async def act(post: Post) -> None:
+        spool = post.spool
+
+        def spoil(connection: Any, _some: object) -> list[None]:
+            connection.execute("DELETE FROM bodies WHERE id % 2048 = 1")
+            return [None]
+
+        await store(post.intake, b"x" * PIECE_BYTES * 3)
+        await spool.writer.call(spoil, None)
+        post.deliverer.start()
+        await post.until(lambda: post.carrier.carried and post.carrier.carried[0].is_aborted)
+        await post.quiet()
+        [row] = await post.rows()
+        assert ("queued", 0, post.clock.at + 5) == (
+            row["state"],
+            row["attempts"],
+            row["next_attempt"],
+        )
+
+    with_post(tmp_path, act, starts=False)
+
+
+def test_mail_is_not_given_up_right_after_a_start(tmp_path: Path) -> None:
+    """After days without a daemon everything is tried; it bounces when it fails later too."""
+    clock = Clock()
+
+    async def receive(post: Post) -> None:
+        await store(post.intake)
+
+    async def act(post: Post) -> None:
+        await post.settled(1)
+        assert Ending.DEFERRED is post.events[0].outcome
+        await post.pass_time(1200)
+        await post.settled(2)
+        assert Ending.BOUNCED is post.events[1].outcome
+
+    with_post(tmp_path, receive, clock=clock, starts=False)
+    clock.at += 72 * HOUR
+    with_post(tmp_path, act, answers(GREYLISTED), clock=clock)
+
+
+def _of(credential_id: str) -> Origin:
+    return Origin("shop", 1001, credential_id)
