@@ -57,7 +57,7 @@ def verdicts(results: Results) -> Iterator[str]:
         ("all rules / no rules", "sesguard pass", "sesguard pass, no rules", False, 0.85),
     )
     for title, one, other, end, target in pairs:
-        if rate("4 KB", other, end=end):
+        if rate("4 KB", one) and rate("4 KB", other, end=end):
             ratio = rate("4 KB", one) / rate("4 KB", other, end=end)
             yield f"{title}: {ratio:.2f} (target {target:g} or more)"
     direct, through = (
