@@ -7,6 +7,7 @@ import pytest
 
 from rigs.relay_host import ROOT_MAY_PASS, ROOT_MAY_SPOOL, RunningRelay, StartRelay
 from rigs.relay_wire import RECIPIENT, TEXT, envelope, wire
+from sesguard.sandbox.model import Fault, FaultKind, Stage
 
 LISTENERS = ("v4", "v6", "unix", "lmtp")
 HELLO = {"lmtp": b"LHLO client.test"}
@@ -185,21 +186,34 @@ def test_lmtp_answers_for_each_recipient(spooling: RunningRelay) -> None:
 
 def test_lmtp_tells_which_recipient_was_refused(passing: RunningRelay) -> None:
     """What SES says of one recipient is said of that one; the others get the mail."""
-    recipients = ["a@example.net", "nobody@localhost", "c@example.net"]
+    passing.rig.client.set_faults(Fault(Stage.RCPT, FaultKind.REPLY_451, count=1))
     with wire(passing.host.unix(passing.host.lmtp_socket), b"LHLO client.test") as client:
-        client.begin(recipients=recipients)
+        client.begin(recipients=["a@example.net", "b@example.net"])
         assert client.ask(b"DATA\r\n").startswith(b"354")
         client.say(TEXT + b".\r\n")
-        assert [250, 553, 250] == client.hear_codes(3)
+        assert [451, 250] == client.hear_codes(2)
+    [message] = passing.received()
+    assert ("b@example.net",) == message.recipients
 
 
-def test_refused_recipient_is_told_at_the_next_try(passing: RunningRelay) -> None:
-    """SMTP has one reply for all: the first try is deferred, at the second the one is refused."""
-    recipients = ["a@example.net", "nobody@invalid_"]
+def test_recipient_that_ses_refused_is_refused_at_the_next_try(passing: RunningRelay) -> None:
+    """
+    SMTP has one reply for all recipients.
+
+    The first try is deferred and not sent; at the second the refused one hears so at its RCPT.
+    """
+    mail = b"MAIL FROM:<app@example.com> SMTPUTF8\r\n"
+    good, bad = b"RCPT TO:<a@example.net>\r\n", "RCPT TO:<é@example.net>\r\n".encode()
     with wire(passing.host.tcp()) as client:
-        client.begin(recipients=recipients)
-        assert client.ask(b"DATA\r\n").startswith(b"354")
-        assert client.ask(TEXT + b".\r\n")[:3] in (b"451", b"250")
+        client.say(mail + good + bad + b"DATA\r\n")
+        assert [250, 250, 250, 354] == client.hear_codes(4)
+        assert client.ask(TEXT + b".\r\n").startswith(b"451 4.5.0 nothing was sent")
+        assert [] == passing.inbox()
+        client.say(mail + good + bad + b"DATA\r\n")
+        assert [250, 250, 553, 354] == client.hear_codes(4)
+        assert client.ask(TEXT + b".\r\n").startswith(b"250 ")
+    [message] = passing.received()
+    assert ("a@example.net",) == message.recipients
 
 
 def test_dsn_parameters_are_taken_where_they_are_offered(spooling: RunningRelay) -> None:
