@@ -79,6 +79,7 @@ def test_a_session_that_ends_in_time_is_waited_for(
     host: RotatingHost, old: CredentialVersion
 ) -> None:
     """Then the old key is deactivated by the rotation itself."""
+    host.write_settings("[rotation]\ngrace_hours = 0\ndrain_timeout_s = 60\n")
     with host.rig.session(host.login(old)) as session:
         pace = quick_pace()
         polls = iter(range(1_000_000))
