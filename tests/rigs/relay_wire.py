@@ -35,11 +35,16 @@ class Wire:
         self._heard = b""
 
     def say(self, *pieces: bytes, pause_s: float = 0.0) -> None:
-        """Send each piece by itself; the pause makes the relay read it by itself, too."""
-        for number, piece in enumerate(pieces):
-            if number and pause_s:
-                time.sleep(pause_s)
-            self.channel.sendall(piece)
+        """
+        Send each piece by itself; the pause makes the relay read it by itself, too.
+
+        That the relay has hung up is not told here but by what is heard next.
+        """
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            for number, piece in enumerate(pieces):
+                if number and pause_s:
+                    time.sleep(pause_s)
+                self.channel.sendall(piece)
 
     def hear(self) -> bytes:
         """The next whole reply; empty when the relay has closed."""
