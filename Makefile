@@ -15,7 +15,7 @@ export COVERAGE_FLOOR ?= 95
 BIN := .venv/bin
 STEP := tools/step.sh
 
-.PHONY: help demo test lint types layers bench fuzz messages check-messages docs-images constraints clean packages venv
+.PHONY: help demo test lint types layers bench soak fuzz messages check-messages docs-images constraints clean packages venv
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -38,8 +38,11 @@ types: venv ## mypy, strict
 layers: venv ## The import rules of ARCHITECTURE.md
 	@$(STEP) 'layers (import-linter)' $(BIN)/lint-imports --no-logo --no-cache
 
-bench: packages venv ## Benchmarks; nothing depends on their figures
-	@set -e; for file in bench/*.py; do $(BIN)/python "$$file" $(ARGS); done
+bench: packages venv ## Benchmarks, the relay beside its peers among them; nothing depends on their figures
+	@set -e; for name in lookup response relay; do $(BIN)/python "bench/$$name.py" $(ARGS); done
+
+soak: packages venv ## An hour of mixed load on the relay: memory and descriptors stay flat; ARGS='--minutes 5'
+	@$(BIN)/python bench/soak.py $(ARGS)
 
 fuzz: venv ## A million hostile inputs to the relay's parsers, some minutes; ARGS='--seed 2 --processes 2'
 	@PYTHONPATH=src:tests $(BIN)/python tests/fuzz/fuzz_relay.py $(ARGS)

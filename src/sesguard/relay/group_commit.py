@@ -111,6 +111,7 @@ class GroupCommit:
         future: asyncio.Future[R] = self.loop.create_future()
 
         def done(value: R | None, error: Error | None) -> None:
+            """Hand the outcome to whoever waits."""
             if not future.done():
                 if error is None:
                     future.set_result(value)  # type: ignore[arg-type] # R may itself be optional

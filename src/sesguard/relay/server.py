@@ -50,14 +50,15 @@ class RelayServer:
             tls: The connection begins with TLS, and only a token tells who the client is.
         """
 
-        def session() -> Session:
+        def make_session() -> Session:
+            """One for each client."""
             return Session(self._relay, is_lmtp=is_lmtp, is_public=tls is not None)
 
         listener.setblocking(False)
         if listener.family == socket.AF_UNIX:
-            server = await self._loop.create_unix_server(session, sock=listener)
+            server = await self._loop.create_unix_server(make_session, sock=listener)
         else:
-            server = await self._loop.create_server(session, sock=listener, ssl=tls)
+            server = await self._loop.create_server(make_session, sock=listener, ssl=tls)
         self._servers.append(server)
 
     async def stop(self, *, timeout_s: float) -> None:
