@@ -51,10 +51,7 @@ messages: venv ## Bring the Portuguese messages up to date and compile them
 	@$(STEP) 'messages update' $(BIN)/python tools/messages.py update
 	@$(STEP) 'messages compile' $(BIN)/python tools/messages.py compile
 
-check-fuzz: venv ## A million hostile inputs to the relay's parsers, some minutes; ARGS='--seed 2 --processes 2'
-	@PYTHONPATH=src:tests $(BIN)/python tests/fuzz/fuzz_relay.py $(ARGS)
-
-messages: venv ## Whether the Portuguese messages are complete
+check-messages: venv ## Whether the Portuguese messages are complete
 	@$(STEP) 'messages check' $(BIN)/python tools/messages.py check
 
 docs-images: packages ## Draw the terminal pictures of the README anew

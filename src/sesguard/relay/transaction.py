@@ -20,7 +20,7 @@ from sesguard.core.envelope import Envelope, Recipient
 from sesguard.errors import CredentialError
 from sesguard.relay.commands import MailCommand
 from sesguard.relay.events import Fate, RelayEvent
-from sesguard.relay.header import HeaderFault, read_header
+from sesguard.relay.header import MAX_HEADER_BYTES, HeaderFault, read_header
 from sesguard.relay.model import App, Caller, DeliveryMode, PolicyMode, Reason, Refusal
 from sesguard.relay.policy import judge_authors, judge_recipient, judge_sender, judge_size
 from sesguard.relay.replies import is_kept, lmtp_replies, smtp_reply
@@ -29,8 +29,6 @@ from sesguard.relay.service import Relay
 from sesguard.relay.spool import Origin
 from sesguard.upstream.interface import Result, Transfer
 from sesguard.upstream.replies import Outcome, Reply
-
-MAX_HEADER_BYTES: Final = 256 * 1024
 
 _FORGIVABLE: Final = frozenset({Reason.SENDER, Reason.AUTHOR, Reason.RECIPIENT, Reason.RATE})
 """Rules that ``learn`` and ``hold`` do not enforce: those that are the app's alone."""
