@@ -111,6 +111,7 @@ def test_ledger_finds_a_message_by_the_id_of_ses(relay: RunningRelay, mode: str)
     [message] = relay.received()
     ledger = Ledger(relay.host.spool_directory)
     entry = eventually(lambda: ledger.find(message.id), message="no row in the ledger")
+    assert entry is not None
     found = (entry.outcome, entry.app, entry.uid, entry.sender, entry.recipients)
     assert ("delivered", APPS[mode], 0, SENDER, 1) == found
     assert ("ses", 1, False) == (
