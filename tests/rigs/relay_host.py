@@ -13,11 +13,11 @@ import shutil
 import smtplib
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rigs.daemon import Daemon, running_daemon
+from rigs.daemon import Daemon, start_daemon, wait_until
 from rigs.sandbox import SandboxRig, eventually
 from sesguard.config.load import load_settings
 from sesguard.config.schema import Settings
@@ -32,6 +32,7 @@ from sesguard.system.sockets import free_port
 from sesguard.vault.opening import init_vault, open_vault
 
 DAEMON_USER = "nobody"
+LOOPBACK = '"127.0.0.1:{port}", "[::1]:{port}"'
 ROOT_MAY_PASS = """\
 [apps.mta]
 users = ["root"]
@@ -55,6 +56,8 @@ class RelayHost:
     """More keys of the table [relay], in TOML."""
     credential: str = ""
     """More keys of the credential's table, in TOML."""
+    listen: str = LOOPBACK
+    """Addresses to listen on, in TOML."""
 
     @property
     def settings_path(self) -> Path:
@@ -121,7 +124,7 @@ enabled = false
 enabled = false
 
 [relay]
-listen = ["127.0.0.1:{self.port}", "[::1]:{self.port}"]
+listen = [{self.listen.format(port=self.port)}]
 spool_directory = "{self.spool_directory}"
 {self.relay}
 {self.apps}"""
@@ -144,10 +147,14 @@ spool_directory = "{self.spool_directory}"
         open_vault(self.settings()).update("ses", change)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Daemon]:
-        """Run the daemon for the length of a block."""
-        with running_daemon(self.settings_path) as daemon:
+    def running(self, wrapper: Sequence[str] = ()) -> Iterator[Daemon]:
+        """Run the daemon, which may be several processes, for the length of a block."""
+        daemon = start_daemon(self.settings_path, wrapper=wrapper)
+        try:
+            wait_until(lambda: _answers(daemon), f"sesguardd to answer; see {daemon.log_path}")
             yield daemon
+        finally:
+            daemon.stop()
 
     def smtp(self, *, v6: bool = False) -> smtplib.SMTP:
         """A client on TCP."""
@@ -192,11 +199,30 @@ class RunningRelay:
         """A message as SES delivers it."""
         return self.rig.client.raw_message(message.id)
 
+    def workers(self) -> list[int]:
+        """Process ids of the workers; none where one process does everything."""
+        return children_of(self.daemon.pid)
+
     def numbers(self) -> dict[str, float]:
         """The metrics, each with its labels as Prometheus writes them."""
         text = self.daemon.ask("control", b"metrics\n").decode()
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of a process's children, the oldest first."""
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _answers(daemon: Daemon) -> bool:
+    assert daemon.process.poll() is None, daemon.log_path.read_text(errors="replace")
+    with contextlib.suppress(OSError, ValueError):
+        return daemon.status()["pid"] in (daemon.pid, *children_of(daemon.pid))
+    return False
 
 
 StartRelay = Callable[..., RunningRelay]
@@ -210,6 +236,7 @@ def relay_host(
     apps: str = ROOT_MAY_PASS,
     relay: str = "",
     credential: str = "",
+    listen: str = LOOPBACK,
     key: SeededKey | None = None,
 ) -> Iterator[RelayHost]:
     """A host whose daemon is not running yet; without `key` an account is made for it."""
@@ -217,7 +244,8 @@ def relay_host(
     try:
         directory.chmod(0o755)
         (directory / "state").mkdir(mode=0o755)
-        host = RelayHost(directory, rig, key or rig.seed(), free_port(), apps, relay, credential)
+        key = key or rig.seed()
+        host = RelayHost(directory, rig, key, free_port(), apps, relay, credential, listen)
         shutil.copyfile(rig.info.ca_file, directory / "ca.pem")
         host.write_settings()
         init_vault(host.settings())
