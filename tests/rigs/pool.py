@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,10 @@ from sesguard.upstream.pool import UpstreamPool
 T = TypeVar("T")
 
 QUICK = Timeouts(session_s=5, reply_s=5, data_s=5, final_s=5, wait_s=10)
+HASTY = replace(QUICK, connect_rest_s=0.05, login_rest_s=0.05)
+"""After a refused connection or login the next is tried in a moment."""
+LOCK_STEP = ("8BITMIME",)
+"""The features of a peer without PIPELINING: it gets one command at a time."""
 SENDER = "app@example.com"
 RECIPIENT = "user@example.net"
 MESSAGE = b"From: app@example.com\r\n\r\nHello.\r\n"

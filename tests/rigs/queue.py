@@ -33,6 +33,10 @@ def replied(code: int, text: str, **options: Any) -> Result:
     return Result(classify(code, text), **{"host": HOST, **options})
 
 
+GREYLISTED = replied(451, "4.7.1 try again later")
+"""A refusal for now, of the message alone."""
+
+
 def to(*addresses: str, sender: str = "shop@example.com") -> Envelope:
     """An envelope for these recipients."""
     return Envelope(sender, tuple(Recipient(address) for address in addresses))

@@ -8,6 +8,7 @@ import pytest
 
 from rigs.queue import (
     BODY,
+    GREYLISTED,
     HOUR,
     ORIGIN,
     Carried,
@@ -28,7 +29,6 @@ from sesguard.relay.ledger import Ledger
 from sesguard.relay.spool_table import PIECE_BYTES
 from sesguard.upstream.interface import Result
 
-GREYLISTED = replied(451, "4.7.1 try again later")
 REJECTED = replied(554, "Message rejected: it is not wanted")
 
 

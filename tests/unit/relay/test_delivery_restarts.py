@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rigs.queue import (
+    GREYLISTED,
     HOUR,
     Clock,
     Post,
@@ -22,9 +23,6 @@ from sesguard.relay.delivery import DeliveryLimits, Ending
 from sesguard.relay.ledger import Ledger
 from sesguard.relay.spool import Origin, ring
 from sesguard.relay.spool_table import PIECE_BYTES
-
-GREYLISTED = replied(451, "4.7.1 try again later")
-REJECTED = replied(554, "Message rejected: it is not wanted")
 
 
 def test_a_lost_answer_is_a_possible_duplicate(tmp_path: Path) -> None:

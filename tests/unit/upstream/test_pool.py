@@ -10,6 +10,7 @@ import pytest
 
 from rigs.async_peer import MESSAGE_ID, Act, Listener, running_peer, until
 from rigs.pool import (
+    LOCK_STEP,
     MESSAGE,
     QUICK,
     RECIPIENT,
@@ -27,7 +28,6 @@ from sesguard.errors import CredentialError, VaultError
 from sesguard.upstream.pool import UpstreamPool
 from sesguard.upstream.replies import Outcome
 
-LOCK_STEP = ("8BITMIME",)
 TWO = ("a@example.net", "b@example.net")
 
 

@@ -11,17 +11,12 @@ from typing import Any
 import pytest
 
 from rigs.async_peer import Act, running_peer, until
-from rigs.pool import QUICK, Vault, at, pool_to, run_on, send
+from rigs.pool import HASTY, QUICK, Vault, at, pool_to, run_on, send
 from rigs.smtp_peer import PASSWORD, USER
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.secret import Secret
 from sesguard.upstream.interface import Result
 from sesguard.upstream.replies import Outcome
-
-BOTH_WAYS = pytest.mark.parametrize("features", [("PIPELINING",), ("8BITMIME",)])
-IMPATIENT = replace(QUICK, session_s=0.3, reply_s=0.3, data_s=0.3, final_s=0.3)
-HASTY = replace(QUICK, connect_rest_s=0.05, login_rest_s=0.05)
-OTHER = "other@example.net"
 
 
 def test_a_refused_login_is_not_repeated_at_once(server_tls: ssl.SSLContext, ca_file: Path) -> None:

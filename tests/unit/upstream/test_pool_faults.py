@@ -13,14 +13,24 @@ import pytest
 import trustme
 
 from rigs.async_peer import Act, Listener, running_peer
-from rigs.pool import MESSAGE, QUICK, RECIPIENT, at, envelope, pool_to, run_on, send
+from rigs.pool import (
+    HASTY,
+    LOCK_STEP,
+    MESSAGE,
+    QUICK,
+    RECIPIENT,
+    at,
+    envelope,
+    pool_to,
+    run_on,
+    send,
+)
 from rigs.smtp_peer import Conversation, Peer, server_context
 from sesguard.core.endpoints import Endpoint
 from sesguard.upstream.replies import Outcome
 
-BOTH_WAYS = pytest.mark.parametrize("features", [("PIPELINING",), ("8BITMIME",)])
+BOTH_WAYS = pytest.mark.parametrize("features", [("PIPELINING",), LOCK_STEP])
 IMPATIENT = replace(QUICK, session_s=0.3, reply_s=0.3, data_s=0.3, final_s=0.3)
-HASTY = replace(QUICK, connect_rest_s=0.05, login_rest_s=0.05)
 OTHER = "other@example.net"
 
 

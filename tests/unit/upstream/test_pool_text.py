@@ -11,19 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rigs.async_peer import Act, Listener, running_peer, until
-from rigs.pool import (
-    MESSAGE,
-    at,
-    envelope,
-    pool_to,
-    run_on,
-    send,
-)
+from rigs.pool import LOCK_STEP, MESSAGE, at, envelope, pool_to, run_on, send
 from sesguard.upstream.connection import WRITE_BUFFER_BYTES
 from sesguard.upstream.transfer import BUFFER_BYTES
-
-LOCK_STEP = ("8BITMIME",)
-TWO = ("a@example.net", "b@example.net")
 
 
 def test_a_slow_peer_pauses_the_writer(run: Any, server_tls: ssl.SSLContext, ca_file: Path) -> None:
