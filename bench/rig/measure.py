@@ -116,7 +116,9 @@ def measure_all(
 ) -> Iterator[tuple[str, Figures]]:
     """Start a relay, warm it up, and put one load after the other on it."""
     with relay.running(sink) as running:
-        send(running.target, WARM_UP, f"{prefix}w", CACHE / "accepted", user=running.user)
+        ids = CACHE / "accepted"
+        warm_up = send(running.target, WARM_UP, f"{prefix}w", ids, user=running.user)
+        sink.wait_for(warm_up.accepted, patience_s=PATIENCE_S)
         for number, (name, load) in enumerate(chosen):
             yield name, measure(running, sink, load, f"{prefix}{number}")
 

@@ -191,7 +191,8 @@ class HarakaPeer:
         shutil.copytree(CACHE / "haraka/node_modules/Haraka/config", work / "config")
         render(PEERS / "haraka", work, {"PORT": str(target.port), "SINK": str(sink.port)})
         program = CACHE / "haraka" / "node_modules" / ".bin" / "haraka"
-        command = ["node", str(program.resolve()), "-c", str(work)]
+        command = ["env", f"NODE_EXTRA_CA_CERTS={sink.ca_file}"]  # it verifies, and has no setting
+        command += ["node", str(program.resolve()), "-c", str(work)]
         with server(command, target, work / "server.log") as pid:
             yield Running(target, pid)
 

@@ -51,6 +51,7 @@ def verdicts(results: Results) -> Iterator[str]:
     if ours:
         yield f"pass: CPU s/1000 {ours.cpu_s_per_1000:.2f} (target 0.30 or less)"
     pairs = (
+        ("pass / Postfix accepted", "sesguard pass", "postfix", False, 4.0),
         ("pass / Postfix delivered", "sesguard pass", "postfix", True, 4.0),
         ("spool / Postfix accepted", "sesguard spool", "postfix", False, 3.0),
         ("2 processes / 1", "sesguard pass, 2 processes", "sesguard pass", False, 1.8),
