@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def test_sighup_changes_apps_at_once(ses: SandboxRig, ses_key: SeededKey) -> Non
         assert client.send(text, sender="other@example.com").startswith(b"250 ")
 
 
+def _rejected_more_than(relay: RunningRelay, number: int) -> bool:
+    return len(relay.daemon.events("settings.rejected")) > number
+
+
 def test_broken_settings_change_nothing(ses: SandboxRig, ses_key: SeededKey) -> None:
     """A file with a mistake is reported, and mail goes on by the old one."""
     with relaying(ses, ses_key) as relay, wire(relay.host.tcp()) as client:
@@ -68,10 +73,7 @@ def test_broken_settings_change_nothing(ses: SandboxRig, ses_key: SeededKey) -> 
             relay.host.apps = broken
             relay.host.write_settings()
             relay.daemon.signal(signal.SIGHUP)
-            wait_until(
-                lambda number=number: len(relay.daemon.events("settings.rejected")) > number,
-                "the mistake to be told",
-            )
+            wait_until(partial(_rejected_more_than, relay, number), "the mistake to be told")
             assert client.send().startswith(b"250 ")
         assert [] == relay.daemon.events("settings.reloaded")
 
