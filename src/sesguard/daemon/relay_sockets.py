@@ -21,13 +21,12 @@ from typing import Final
 
 from sesguard.config.schema import RelaySettings
 from sesguard.errors import SettingsError, SystemFault
-from sesguard.relay.server import server_context
+from sesguard.relay.server import BACKLOG, server_context
 
 RELAY: Final = "relay"
 LMTP: Final = "lmtp"
 SOCKET_NAMES: Final = (RELAY, LMTP)
 
-_BACKLOG: Final = 1024
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -130,7 +129,7 @@ def _open_tcp(address: ListenAddress, *, shared: bool) -> socket.socket:
         # Accepted sockets inherit it, so that no reply waits for an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((address.address, address.port))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise SystemFault(

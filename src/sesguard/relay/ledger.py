@@ -16,8 +16,9 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +87,10 @@ class LedgerEntry:
     credential_version: int | None = None
     possible_duplicate: bool = False
     """Whether an earlier attempt may have delivered it too."""
+
+
+_values: Final = attrgetter(*(field.name for field in fields(LedgerEntry)))
+"""The values of a row. Not by `astuple`, which copies each of them deeply."""
 
 
 class Ledger:
@@ -181,7 +186,7 @@ class Ledger:
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._flush)
 
     def _write(self, connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> list[None]:
-        connection.executemany(_INSERT, [astuple(entry) for entry in entries])
+        connection.executemany(_INSERT, [_values(entry) for entry in entries])
         connection.execute(_PURGE, (self._now() - self._kept_s, _PURGED_AT_ONCE))
         return [None] * len(entries)
 

@@ -16,6 +16,9 @@ from sesguard.errors import SystemFault
 from sesguard.relay.service import Relay
 from sesguard.relay.session import Session
 
+BACKLOG: Final = 1024
+"""Clients that may wait to be accepted; the event loop would set 100 where it is not told."""
+
 _SWEEP_S: Final = 1.0
 
 
@@ -56,9 +59,13 @@ class RelayServer:
 
         listener.setblocking(False)
         if listener.family == socket.AF_UNIX:
-            server = await self._loop.create_unix_server(make_session, sock=listener)
+            server = await self._loop.create_unix_server(
+                make_session, sock=listener, backlog=BACKLOG
+            )
         else:
-            server = await self._loop.create_server(make_session, sock=listener, ssl=tls)
+            server = await self._loop.create_server(
+                make_session, sock=listener, ssl=tls, backlog=BACKLOG
+            )
         self._servers.append(server)
 
     async def stop(self, *, timeout_s: float) -> None:
