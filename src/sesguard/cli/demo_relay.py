@@ -9,23 +9,27 @@ a name that is nobody's.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Final
 
 from sesguard.cli.demo_report import RelayFigures
 from sesguard.cli.demo_stage import Stage
 from sesguard.cli.i18n import _
+from sesguard.daemon.sockets import CONTROL, socket_path
 from sesguard.errors import SandboxError
 from sesguard.sandbox.model import ReceivedMessage
 from sesguard.sandbox.php_mail import php_available, send_by_php, send_by_python
 from sesguard.sandbox.process import Sandbox
 from sesguard.system.files import ensure_directory
 from sesguard.system.privileges import current_user, is_root
+from sesguard.system.sockets import ask_json
 
 _RECIPIENTS: Final = "example.net"
 _MAILS: Final = 10
 _FIRST: Final = 300_000
 _DELIVERY_TIMEOUT_S: Final = 20.0
+_FIGURES_AGE_S: Final = 1.5
 _UIDS: Final = (61_001, 61_002)
 """Users that need not exist: the kernel knows uids, not names."""
 
@@ -97,6 +101,7 @@ class RelayStory:
                 self._stage.say(text.format(app=site.app, uid=site.uid, count=len(own)))
         with self._stage.step("spoof", _("One of them tries to send in another's name")):
             self._spoof()
+            self._wait_for_empty_queue()
         inbox = self._sandbox.client.inbox()
         self._stage.report.relay = RelayFigures(
             sent=sent,
@@ -131,8 +136,18 @@ class RelayStory:
         return others[0] if others else "ceo@" + self._sites[0].sender.partition("@")[2]
 
     def _is_spoofed(self, mail: ReceivedMessage) -> bool:
-        own = {site.app: site.sender for site in self._sites}
-        return mail.envelope_sender != own.get(mail.tags.get("app", ""))
+        own = {site.app: site.sender for site in self._sites}.get(mail.tags.get("app", ""))
+        return not own == mail.envelope_sender == parseaddr(mail.header("From") or "")[1]
+
+    def _wait_for_empty_queue(self) -> None:
+        """What a spoof would have put there has been sent then; the figure is a second old."""
+        path = socket_path(self._stage.directory / "run", CONTROL)
+        time.sleep(_FIGURES_AGE_S)
+        deadline = time.monotonic() + _DELIVERY_TIMEOUT_S
+        while ask_json(path, b"status\n")["relay"]["queue_messages"]:
+            if time.monotonic() > deadline:
+                raise SandboxError("the relay's queue did not become empty")
+            time.sleep(0.1)
 
     def _wait_for(self, count: int) -> list[ReceivedMessage]:
         deadline = time.monotonic() + _DELIVERY_TIMEOUT_S

@@ -97,6 +97,9 @@ def release(app: App, ids: Sequence[str], of_app: str | None, every: bool) -> No
     if bool(ids) + (of_app is not None) + every != 1:
         raise UsageError("name messages, or --app, or --all-held", hint="run: sesguard queue list")
     desk, ids = _desk(app), tuple(dict.fromkeys(ids))
+    audit.record(
+        app.settings.state_directory, "queue-release", messages=list(ids), app=of_app or "*"
+    )
     if not ids:
         count = desk.release_all(of_app)
     else:

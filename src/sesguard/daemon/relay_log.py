@@ -57,7 +57,7 @@ class RelayLog:
         if event.fate is Fate.SENT:
             self._ledger.add(_entry(event))
         left_out = None
-        if event.fate not in _UNLIMITED:
+        if event.fate not in _UNLIMITED and not event.uncertain:
             now = self._clock()
             allowance = self._allowances.setdefault((event.fate, event.reason), Allowance(now))
             if not allowance.take(now):

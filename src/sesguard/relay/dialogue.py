@@ -263,6 +263,9 @@ class Dialogue:
         transaction = self._transaction
         if transaction is None:
             return _MAIL_FIRST
+        if self._chunks is not None:
+            # The envelope may have gone on with the first chunk (RFC 3030, 4.2).
+            return _IN_MESSAGE
         refusal = transaction.add_recipient(parse_rcpt(argument, transaction.utf8))
         self._tried_recipients += 1
         self._idle_commands -= self._tried_recipients <= _MOST_TRIED

@@ -330,12 +330,14 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
         share = -(-(request.limit - len(chosen)) // (len(due) - place))
         most = min(share, request.allowances.get(credential_id, share))
         chosen += _select(connection, _DUE, credential_id, request.now, most)
+    # Before the others are looked for: a message is delivered or given up, never both.
+    connection.executemany(_CLAIM, [(message.id,) for message in chosen])
     expired: list[QueuedMessage] = []
     for credential_id, before in request.expired.items():
         most = request.limit - len(chosen) - len(expired)
         oldest = int(before * 1_000_000) << ID_SHIFT
         expired += _select(connection, _AGED, credential_id, oldest, most)
-    connection.executemany(_CLAIM, [(message.id,) for message in (*chosen, *expired)])
+    connection.executemany(_CLAIM, [(message.id,) for message in expired])
     return Claim(chosen, expired, min((row[1] for row in able), default=None))
 
 

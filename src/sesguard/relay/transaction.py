@@ -172,10 +172,11 @@ class Transaction:
 
     def abandon(self) -> None:
         """The client is gone, or wants no more of it; a finished message still takes its way."""
+        if not self._finished:
+            self._abort()
         self._client = None
         if self._finished:
             return
-        self._abort()
         if self._refusal is not None:
             self._refused(self._refusal)
         elif self._header is None or self._header:
@@ -261,6 +262,8 @@ class Transaction:
         transfer, self._transfer = self._transfer, None
         if transfer is not None and self._result is None:
             transfer.abort()
+            # Nobody else would let the client go on that this transfer paused.
+            self.resume_transfer()
 
     # Answers and events.
 

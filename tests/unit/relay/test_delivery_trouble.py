@@ -279,3 +279,22 @@ def test_late_retries_are_spread(chance: float, expected: float) -> None:
     assert [5.0, 10.0, 30.0, pytest.approx(expected)] == [
         retry_delay_s(attempts, give) for attempts in (1, 2, 3, 4)
     ]
+
+
+def test_an_old_message_that_probes_its_credential_is_not_given_up_too(tmp_path: Path) -> None:
+    """When its time runs out with the credential stopped it is delivered or bounced, not both."""
+    switch = Switch(REFUSED)
+
+    async def act(post: Post) -> None:
+        await store(post.intake, origin=from_("main"))
+        await post.settled(1)
+        await post.quiet()
+        switch.result = accepted()
+        await post.pass_time(49 * HOUR)
+        await post.settled(2)
+        await post.quiet()
+
+        assert [Ending.DELIVERED] == [event.outcome for event in post.events[1:]]
+        assert "" not in {carried.envelope.sender for carried in post.carrier.carried}
+
+    with_post(tmp_path, act, switch)

@@ -146,6 +146,29 @@ def test_chunks_without_recipients_are_thrown_away(passing: RunningRelay) -> Non
     assert 1 == len(passing.received())
 
 
+def test_recipient_after_a_chunk_comes_too_late(passing: RunningRelay) -> None:
+    """The envelope has gone on by then: nobody hears 250 and gets nothing."""
+    with wire(passing.host.tcp()) as client:
+        client.begin()
+        client.ask(b"BDAT %d\r\n" % len(TEXT) + TEXT)
+        assert client.ask(b"RCPT TO:<late@example.net>\r\n").startswith(b"503 ")
+        assert client.ask(b"BDAT 0 LAST\r\n").startswith(b"250 ")
+    [message] = passing.received()
+    assert ("user@example.net",) == message.recipients
+
+
+def test_session_goes_on_after_a_chunk_that_is_thrown_away(passing: RunningRelay) -> None:
+    """A message that was paused for the upstream and then refused holds nothing up."""
+    large = TEXT + b"x" * 70_000 + b"\r\n"
+    said = b"MAIL FROM:<app@example.com>\r\nRCPT TO:<user@example.net>\r\n"
+    said += b"BDAT %d\r\n" % len(large) + large + b"BDAT 5 LAST\r\na\nb\r\n"
+    with wire(passing.host.unix()) as client:
+        client.say(said)
+        assert [250, 250, 250, 550] == client.hear_codes(4)
+        assert client.ask(b"NOOP\r\n").startswith(b"250 ")
+    assert [] == passing.inbox()
+
+
 def test_chunk_with_a_fault_is_told_at_its_end(passing: RunningRelay) -> None:
     """A bare LF in one of the chunks refuses the message, and the session goes on."""
     with wire(passing.host.tcp()) as client:
