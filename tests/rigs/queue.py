@@ -238,6 +238,7 @@ def open_post(
     bounce: Callable[..., bytes | None] = simple_bounce,
     receipt: Callable[..., bytes | None] = lambda *_arguments, **_options: None,
     starts: bool = True,
+    may_send: Callable[[str], bool] = lambda _app: True,
 ) -> Post:
     """Open the queue in `directory`, and deliver from it by `script`."""
     clock = clock or Clock()
@@ -255,6 +256,7 @@ def open_post(
         limits=limits or DeliveryLimits(),
         clock=clock,
         chance=lambda: 0.5,
+        may_send=may_send,
     )
     if starts:
         deliverer.start()

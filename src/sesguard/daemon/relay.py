@@ -91,6 +91,7 @@ class RelayPart:
         )
         self._upstream = _carrier(settings, source)
         self._spool = Spool(relay.spool_directory, max_bytes=relay.max_spool_bytes)
+        self._registry = AppRegistry(settings.state_directory / REGISTRY_FILE, self._report)
         self._deliverer = self._make_deliverer() if number == 0 else None
         self._relay = self._make_relay()
         self._server = RelayServer(self._relay)
@@ -155,15 +156,15 @@ class RelayPart:
             receipt=notices.receipt,
             sink=self._events.delivery,
             limits=limits,
+            may_send=self._may_send,
         )
 
     def _make_relay(self) -> Relay:
         settings = self._settings
         host = socket.gethostname()
-        registry = AppRegistry(settings.state_directory / REGISTRY_FILE, self._report)
         wake = self._deliverer.wake if self._deliverer else partial(ring, self._workers.bell)
         return Relay(
-            identities=Identities(app_rules(settings), registry),
+            identities=Identities(app_rules(settings), self._registry),
             rates=RateTable(settings.relay.spool_directory / RATES_FILE),
             routes=_routes(settings),
             upstream=self._upstream,
@@ -174,6 +175,13 @@ class RelayPart:
             limits=_limits(settings),
             now=time.time,
         )
+
+    def _may_send(self, app: str) -> bool:
+        try:
+            return not self._registry.suspended(app)
+        except SystemFault:
+            # Reported by the registry; mail waits until it can be told.
+            return False
 
     def _report(self, problem: Error) -> None:
         self._log.write("relay.problem", detail=problem, hint=problem.hint)

@@ -60,6 +60,8 @@ __all__ = [
 _LOCK: Final = "deliver.lock"
 _AGAIN_S: Final = 1.0
 """After the database could not be written."""
+SUSPENDED_S: Final = 30.0
+"""After which a suspended app's message is looked at again."""
 _GRACE_S: Final = 900.0
 """After a start nothing is given up for its age."""
 
@@ -87,6 +89,7 @@ class Deliverer:
         limits: How it is done.
         clock: Monotonic seconds.
         chance: Numbers from 0 to 1, for the jitter of retries.
+        may_send: Whether an app may send now; what it may not send stays, and counts no attempt.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Deliverer:
         limits: DeliveryLimits = DeliveryLimits(),
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        may_send: Callable[[str], bool] = lambda _app: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._spool = spool
@@ -112,6 +116,7 @@ class Deliverer:
         self._sink = sink
         self._limits = limits
         self._clock = clock
+        self._may_send = may_send
         self._paces: dict[str, Pace] = {}
         self._in_flight: dict[int, Attempt | None] = {}
         """None: nothing is tried, only written down."""
@@ -254,6 +259,9 @@ class Deliverer:
     def _begin_attempts(self, messages: Iterable[QueuedMessage]) -> None:
         clock = self._clock()
         for message in messages:
+            if not self._may_send(message.origin.app):
+                self._put_back(message, SUSPENDED_S)
+                continue
             attempt = Attempt(message, self._spool, self._ended, self._interrupted)
             self._in_flight[message.id] = attempt
             self._idle.clear()
@@ -287,7 +295,13 @@ class Deliverer:
 
     def _interrupted(self, message: QueuedMessage) -> None:
         self._pace_of(message).end()
-        self._settle(_untried(message, self._spool.now() + self._limits.poll_s), ())
+        self._put_back(message, self._limits.poll_s)
+
+    def _put_back(self, message: QueuedMessage, delay_s: float) -> None:
+        """Look at it again after a while, as if nothing had been tried."""
+        self._in_flight[message.id] = None
+        self._idle.clear()
+        self._settle(_untried(message, self._spool.now() + delay_s), ())
 
     def _settle(self, settlement: Settlement, events: Sequence[DeliveryEvent]) -> None:
         def settled(_value: None, error: Error | None) -> None:

@@ -254,3 +254,22 @@ def test_mail_is_not_given_up_right_after_a_start(tmp_path: Path) -> None:
 
 def _of(credential_id: str) -> Origin:
     return Origin("shop", 1001, credential_id)
+
+
+def test_mail_of_a_suspended_app_stays_until_it_may_send_again(tmp_path: Path) -> None:
+    """It counts no attempt, bounces never, and goes out within 30 s; other apps are not delayed."""
+    suspended = {"shop"}
+
+    async def act(post: Post) -> None:
+        await store(post.intake, envelope=to("a@example.net"))
+        await store(post.intake, envelope=to("b@example.net"), origin=Origin("blog", 1002, "main"))
+        await post.settled(1)
+        await post.pass_time(49 * HOUR)
+        assert [("b@example.net",)] == [each.envelope.addresses for each in post.carrier.carried]
+        suspended.clear()
+        await post.pass_time(30)
+        await post.settled(2)
+        assert ("a@example.net",) == post.carrier.carried[-1].envelope.addresses
+        assert 1 == post.events[-1].attempts
+
+    with_post(tmp_path, act, may_send=lambda app: app not in suspended)
