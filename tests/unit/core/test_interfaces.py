@@ -9,14 +9,14 @@ import pytest
 
 import sesguard.core
 from sesguard.core import interfaces
-from sesguard.core.interfaces import CredentialSource, Sealer
+from sesguard.core.interfaces import CredentialSource, RawSender, Sealer
 
 FILES = sorted(Path(sesguard.core.__file__ or "").parent.rglob("*.py"))
 
 
 def test_what_is_handed_in_is_a_protocol() -> None:
     """No layer has to inherit from another's class."""
-    assert {CredentialSource, Sealer} == {
+    assert {CredentialSource, RawSender, Sealer} == {
         value
         for value in vars(interfaces).values()
         if isinstance(value, type) and Protocol in value.__bases__
