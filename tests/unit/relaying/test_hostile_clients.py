@@ -48,9 +48,12 @@ def descriptors(relay: RunningRelay) -> int:
 
 def test_silent_client_is_let_go(impatient: RunningRelay) -> None:
     """After the time for a command it hears 421, before and after hello and within a message."""
-    for said in (None, b"EHLO client.test\r\n", b"EHLO a\r\n" + envelope() + b"DATA\r\n" + TEXT):
-        with wire(impatient.host.tcp(), hello=None) as client:
-            client.say(said or b"")
+    stages = (b"", b"EHLO client.test\r\n", b"EHLO a\r\n" + envelope() + b"DATA\r\n" + TEXT)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(wire(impatient.host.tcp(), hello=None)) for _ in stages]
+        for client, said in zip(silent, stages, strict=True):
+            client.say(said)
+        for client in silent:
             assert client.hear_end().splitlines()[-1].startswith(b"421 4.4.2 ")
     assert [] == impatient.inbox()
 
