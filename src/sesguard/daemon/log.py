@@ -20,13 +20,13 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
-from sesguard.lookup.model import LookupEvent, Outcome, Reason
+from sesguard.lookup.model import LookupEvent, Outcome
 
 STDERR: Final = 2
 
@@ -105,6 +105,28 @@ class Allowance:
         return True
 
 
+class Throttle:
+    """
+    An allowance for each kind of line.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._allowances: dict[Hashable, Allowance] = {}
+
+    def admit(self, kind: Hashable) -> int | None:
+        """How many lines of that kind were left out before this one; None: leave it out, too."""
+        now = self._clock()
+        allowance = self._allowances.setdefault(kind, Allowance(now))
+        if not allowance.take(now):
+            return None
+        left_out, allowance.held_back = allowance.held_back, 0
+        return left_out
+
+
 class LookupLog:
     """
     The event sink of the servers: counts and logs.
@@ -120,8 +142,7 @@ class LookupLog:
         self.last_grants: dict[tuple[str, int], datetime] = {}
         """Credential and version to when it was handed out last; the newest `_MAX_GRANTS`."""
         self._log = log
-        self._clock = clock
-        self._allowances: dict[Reason | None, Allowance] = {}
+        self._throttle = Throttle(clock)
 
     def __call__(self, event: LookupEvent) -> None:
         """Take one event."""
@@ -129,13 +150,9 @@ class LookupLog:
             self.counts[event.outcome] += 1
         if event.credential_id is not None and event.version is not None:
             self._remember(event.credential_id, event.version)
-        left_out = None
-        if event.outcome is Outcome.REFUSED:
-            now = self._clock()
-            allowance = self._allowances.setdefault(event.reason, Allowance(now))
-            if not allowance.take(now):
-                return
-            left_out, allowance.held_back = allowance.held_back or None, 0
+        left_out = self._throttle.admit(event.reason) if event.outcome is Outcome.REFUSED else 0
+        if left_out is None:
+            return
         self._log.write(
             f"lookup.{event.outcome}",
             protocol=event.protocol,
@@ -149,7 +166,7 @@ class LookupLog:
             sender=event.sender,
             message_id=event.message_id,
             cipher=event.cipher,
-            left_out=left_out,
+            left_out=left_out or None,
         )
 
     def _remember(self, credential_id: str, version: int) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from sesguard.daemon.log import Allowance, JsonLog
+from sesguard.daemon.log import JsonLog, Throttle
 from sesguard.relay.delivery import DeliveryEvent
 from sesguard.relay.events import Fate, RelayEvent
 from sesguard.relay.ledger import Ledger, LedgerEntry
@@ -48,21 +48,17 @@ class RelayLog:
         self._log = log
         self._counters = counters
         self._ledger = ledger
-        self._clock = clock
-        self._allowances: dict[tuple[Fate, Reason | None], Allowance] = {}
+        self._throttle = Throttle(clock)
 
     def message(self, event: RelayEvent) -> None:
         """Take what became of a message of a client."""
         self._counters.count_message(event)
         if event.fate is Fate.SENT:
             self._ledger.add(_entry(event))
-        left_out = None
-        if event.fate not in _UNLIMITED and not event.uncertain:
-            now = self._clock()
-            allowance = self._allowances.setdefault((event.fate, event.reason), Allowance(now))
-            if not allowance.take(now):
-                return
-            left_out, allowance.held_back = allowance.held_back or None, 0
+        is_limited = event.fate not in _UNLIMITED and not event.uncertain
+        left_out = self._throttle.admit((event.fate, event.reason)) if is_limited else 0
+        if left_out is None:
+            return
         self._log.write(
             f"relay.{event.fate}",
             protocol=event.protocol,
@@ -78,7 +74,7 @@ class RelayLog:
             noted=", ".join(event.noted) or None,
             uncertain=event.uncertain or None,
             hint=_HINTS.get(event.reason) if event.reason is not None else None,
-            left_out=left_out,
+            left_out=left_out or None,
             **self._addresses(event.sender, event.recipients),
         )
 

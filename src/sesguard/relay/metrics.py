@@ -15,8 +15,6 @@ from typing import Final
 from sesguard.relay.delivery import DeliveryEvent
 from sesguard.relay.events import RelayEvent
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4"
-
 _NOBODY: Final = ""
 """The app of a caller that nobody knows."""
 _COUNTERS: Final = {
