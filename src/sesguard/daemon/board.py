@@ -11,7 +11,8 @@ import struct
 import zlib
 from typing import Final
 
-PLACE_BYTES: Final = 256 * 1024
+PLACE_BYTES: Final = 1024 * 1024
+"""Room for the numbers of as many apps as have their own (`sesguard.relay.metrics.MOST_APPS`)."""
 
 _HEAD: Final = struct.Struct("<II")
 """Length and CRC-32 of what follows."""
@@ -41,12 +42,13 @@ class Board:
     def read_all(self) -> list[bytes]:
         """The last whole text of each worker that has written one."""
         for worker in range(self._workers):
-            text = self._read(worker)
+            text = self.read(worker)
             if text is not None:
                 self._last[worker] = text
         return list(self._last.values())
 
-    def _read(self, worker: int) -> bytes | None:
+    def read(self, worker: int) -> bytes | None:
+        """What is in the worker's place; None: nothing, or no whole text."""
         start = worker * PLACE_BYTES
         length, checksum = _HEAD.unpack_from(self._memory, start)
         if not 0 < length <= PLACE_BYTES - _HEAD.size:

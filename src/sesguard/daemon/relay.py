@@ -82,7 +82,8 @@ class RelayPart:
         self._workers = workers
         self._number = number
         self._loop = asyncio.get_running_loop()
-        self._counters = Counters()
+        before = workers.board.read(number)
+        self._counters = Counters(msgspec.json.decode(before, type=Snapshot) if before else None)
         self._totals: Mapping[State, Total] = {}
         relay = settings.relay
         self._ledger = Ledger(relay.spool_directory, days=relay.ledger_days)

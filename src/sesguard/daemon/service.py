@@ -104,13 +104,16 @@ def serve(settings: Settings) -> None:
             harden_process()
         workers = Workers(len(relay_listeners))
 
-        def work(number: int) -> None:
+        def work(number: int, is_replaced: bool) -> None:
             service = _Service(settings, source, log, workers, number)
+            if is_replaced:
+                # SIGHUP may have come since the first start.
+                service.reload()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(service.run(listeners, relay_listeners[number]))
 
         if len(relay_listeners) == 1:
-            work(0)
+            work(0, is_replaced=False)
         else:
             supervise(len(relay_listeners), work, log)
 
@@ -167,7 +170,7 @@ class _Service:
         loop.set_exception_handler(self._report_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         if self._settings.apps:
             self._relay = RelayPart(
                 self._settings, self._source, self._log, self._workers, self._number
@@ -217,7 +220,8 @@ class _Service:
         if self._relay is not None:
             await self._relay.stop()
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """Use the settings as they are in their file now."""
         try:
             if self._settings.path is None:
                 raise SettingsError("the settings were not read from a file")

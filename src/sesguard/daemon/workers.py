@@ -28,20 +28,21 @@ _PAUSE_S: Final = 1.0
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def supervise(count: int, work: Callable[[int], None], log: JsonLog) -> None:
+def supervise(count: int, work: Callable[[int, bool], None], log: JsonLog) -> None:
     """
     Run `count` workers until one of the ending signals comes.
 
     Args:
         count: Number of processes.
-        work: What worker number 0, 1, ... does until it is told to stop.
+        work: What worker number 0, 1, ... does until it is told to stop; it is told whether it is
+            started in place of one that ended.
         log: Told of workers that end by themselves.
     """
     _Supervisor(count, work, log).run()
 
 
 class _Supervisor:
-    def __init__(self, count: int, work: Callable[[int], None], log: JsonLog) -> None:
+    def __init__(self, count: int, work: Callable[[int, bool], None], log: JsonLog) -> None:
         self._count = count
         self._work = work
         self._log = log
@@ -66,15 +67,16 @@ class _Supervisor:
         try:
             if self._stopping:
                 return
+            is_replaced = number in self._started
             self._started[number] = time.monotonic()
             pid = os.fork()
             if pid == 0:
-                self._become_worker(number, parent)
+                self._become_worker(number, parent, is_replaced)
             self._pids[pid] = number
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
 
-    def _become_worker(self, number: int, parent: int) -> None:
+    def _become_worker(self, number: int, parent: int, is_replaced: bool) -> None:
         status = 1
         try:
             for each in _FORWARDED:
@@ -83,7 +85,7 @@ class _Supervisor:
                 signal.signal(each, signal.SIG_IGN if ignored else signal.SIG_DFL)
             die_with_parent(parent)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-            self._work(number)
+            self._work(number, is_replaced)
             status = 0
         except BaseException as error:  # noqa: BLE001 - a worker never returns into the supervisor
             self._log.write("worker.failed", worker=number, type=type(error).__name__)

@@ -2,7 +2,10 @@
 The relay's numbers, in Prometheus' text format.
 
 Each process counts for itself. What it counted goes into a `Snapshot`, which is plain data, so that
-one process can add the snapshots of all up and tell the sum.
+one process can add the snapshots of all up and tell the sum. A process that replaces another one
+goes on from its snapshot: a counter never falls.
+
+Limits: `MOST_APPS` apps have numbers of their own; the others are counted together.
 
 Source: prometheus.io/docs/instrumenting/exposition_formats.
 """
@@ -17,6 +20,9 @@ from sesguard.relay.events import RelayEvent
 
 _NOBODY: Final = ""
 """The app of a caller that nobody knows."""
+MOST_APPS: Final = 1000
+OTHERS: Final = "(others)"
+"""No name of an app: those have no parentheses."""
 _COUNTERS: Final = {
     "messages": (
         "sesguard_relay_messages_total",
@@ -60,14 +66,23 @@ class Snapshot:
 
 
 class Counters:
-    """What one process counts."""
+    """
+    What one process counts.
 
-    def __init__(self) -> None:
+    Args:
+        before: What the process counted that this one replaces.
+    """
+
+    def __init__(self, before: Snapshot | None = None) -> None:
         self._counts: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in _COUNTERS}
+        self._apps: set[str] = set()
+        for name, rows in (before.counters if before else {}).items():
+            for app, second, count in rows:
+                self._counts[name][self._label(app), second] += count
 
     def count_message(self, event: RelayEvent) -> None:
         """Count a message, or what was refused before there was one."""
-        app = event.app or _NOBODY
+        app = self._label(event.app or _NOBODY)
         self._counts["messages"][app, event.fate] += 1
         if event.reason is not None:
             self._counts["refusals"][app, event.reason] += 1
@@ -76,7 +91,7 @@ class Counters:
 
     def count_delivery(self, event: DeliveryEvent) -> None:
         """Count an attempt to deliver."""
-        self._counts["deliveries"][event.app or _NOBODY, event.outcome] += 1
+        self._counts["deliveries"][self._label(event.app or _NOBODY), event.outcome] += 1
 
     def snapshot(self, gauges: Mapping[str, float]) -> Snapshot:
         """The numbers so far, with those that the caller measured."""
@@ -85,6 +100,13 @@ class Counters:
             for name, counts in self._counts.items()
         }
         return Snapshot(counters, dict(gauges))
+
+    def _label(self, app: str) -> str:
+        if app not in self._apps:
+            if len(self._apps) >= MOST_APPS:
+                return OTHERS
+            self._apps.add(app)
+        return app
 
 
 def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:

@@ -200,7 +200,6 @@ def test_sighup_reaches_all_processes(ses: SandboxRig, ses_key: SeededKey) -> No
         assert 2 == len(relay.workers())
 
 
-@pytest.mark.xfail(reason="a process that is started again has the settings of the first start")
 def test_worker_that_is_replaced_knows_the_new_settings(
     ses: SandboxRig, ses_key: SeededKey
 ) -> None:
@@ -220,6 +219,26 @@ def test_worker_that_is_replaced_knows_the_new_settings(
         for _ in range(12):
             with wire(relay.host.tcp()) as client:
                 assert client.send().startswith(b"553 ")
+
+
+def test_counters_never_fall(ses: SandboxRig, ses_key: SeededKey) -> None:
+    """A process that is started again goes on counting where the one before it ended."""
+    metric = 'sesguard_relay_messages_total{app="shop",fate="queued"}'
+    with relaying(ses, ses_key, apps=ROOT_MAY_SPOOL, relay="processes = 2\n") as relay:
+        for _ in range(6):
+            with wire(relay.host.tcp()) as client:
+                assert client.send().startswith(b"250 ")
+        wait_until(lambda: relay.numbers().get(metric) == 6, "all to be counted")
+        before = relay.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: len(relay.workers()) == 2 and not set(before) & set(relay.workers()),
+            "other workers",
+        )
+        with wire(relay.host.tcp()) as client:
+            assert client.send().startswith(b"250 ")
+        wait_until(lambda: relay.numbers().get(metric) == 7, "the sum of both")
 
 
 def test_sigterm_ends_all_processes(ses: SandboxRig, ses_key: SeededKey) -> None:
