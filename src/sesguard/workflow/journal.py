@@ -33,7 +33,7 @@ CREATE TABLE run (
   state TEXT NOT NULL,
   started_at TEXT NOT NULL,
   reason TEXT NOT NULL DEFAULT ''
-) STRICT;
+);
 CREATE TABLE entry (
   run_id INTEGER NOT NULL REFERENCES run (id),
   number INTEGER NOT NULL,
@@ -42,7 +42,7 @@ CREATE TABLE entry (
   step BLOB NOT NULL,
   checkpoint BLOB,
   PRIMARY KEY (run_id, number)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE UNIQUE INDEX one_unfinished_run ON run (workflow, subject)
   WHERE state IN ('RUNNING', 'ROLLING_BACK', 'UNDOING')
 """
