@@ -48,8 +48,6 @@ class Load:
         self.accepted: set[int] = set()
         self.unanswered: Counter[int] = Counter()
         """Tries of a number whose message was complete and whose reply never came."""
-        self.cut_off: Counter[int] = Counter()
-        """For a test's own account: how often a number was being sent when all ended."""
         self.refused: list[tuple[int, bytes]] = []
         """5xx, which would be a bounce."""
         self.deferred: list[tuple[int, bytes]] = []

@@ -79,7 +79,7 @@ class RelayLog:
         )
 
     def delivery(self, event: DeliveryEvent) -> None:
-        """Take an attempt to deliver a queued message."""
+        """Take what became of an attempt to deliver a queued message."""
         self._counters.count_delivery(event)
         self._log.write(
             f"queue.{event.outcome}",
@@ -94,7 +94,7 @@ class RelayLog:
             attempts=event.attempts,
             age_s=round(event.age_s, 3),
             possible_duplicate=event.possible_duplicate or None,
-            reply=self._shown(event.reply),
+            reply=self._shown(event.reply) or None,
             **self._addresses(event.sender, ()),
         )
 

@@ -4,9 +4,9 @@ Delivers what is in the queue.
 Promises
     A message leaves the queue after it was delivered, or in the same transaction that stores the
     bounce for it: nothing is lost and nothing bounces twice, whenever the process is killed.
-    A message is marked in the database before it is sent. After a crash it is sent again, and what
-    may have been delivered twice for that, or because the upstream's answer was lost, is reported
-    as a possible duplicate.
+    A message is marked in the database before it is sent. After a crash it is reported as a
+    possible duplicate, and only then put back to be sent again; a crash in between reports it once
+    more. Where only the upstream's answer was lost, the event of that attempt says so.
     Mail bounces where SES refuses the message or an address, and after `bounce_after_s`; never
     because of our credential before that time, and not in the first minutes after a start, when
     the network may not be up. A bounce is never answered by a bounce: it is dropped, and reported.
@@ -42,6 +42,7 @@ from sesguard.relay.settling import (
     ReceiptMaker,
     Settler,
     ledger_entry,
+    recovered,
 )
 from sesguard.relay.spool import Spool
 from sesguard.relay.spool_records import Claim, ClaimRequest, QueuedMessage, Settlement
@@ -181,13 +182,23 @@ class Deliverer:
         except SystemFault:
             self._timer = self._loop.call_later(self._limits.poll_s, self._begin)
         else:
-            self._recover()
+            self._find_interrupted()
+
+    def _find_interrupted(self) -> None:
+        self._spool.writer.put(self._spool.table.interrupted, None, self._found_interrupted)
+
+    def _found_interrupted(self, found: list[QueuedMessage] | None, error: Error | None) -> None:
+        if found is None or error is not None:
+            self._timer = self._loop.call_later(_AGAIN_S, self._find_interrupted)
+            return
+        self._tell([recovered(message, self._spool.now()) for message in found])
+        self._recover()
 
     def _recover(self) -> None:
         now = self._spool.now()
         self._spool.writer.put(self._spool.table.recover, now, self._recovered)
 
-    def _recovered(self, _count: int | None, error: Error | None) -> None:
+    def _recovered(self, _nothing: None, error: Error | None) -> None:
         if error is not None:
             self._timer = self._loop.call_later(_AGAIN_S, self._recover)
             return

@@ -30,6 +30,8 @@ class Ending(StrEnum):
     """Its envelope sender is told."""
     DROPPED = "dropped"
     """Nobody is told: it was a bounce itself, or its sender wanted none."""
+    RECOVERED = "recovered"
+    """It did not: the process died, or was stopped, before it heard the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ def header_of(piece: bytes) -> bytes:
 
 def ledger_entry(event: DeliveryEvent, at: float) -> LedgerEntry | None:
     """The row of the ledger for an event; None where the message is not at its end."""
-    if event.outcome is Ending.DEFERRED:
+    if event.outcome in (Ending.DEFERRED, Ending.RECOVERED):
         return None
     return LedgerEntry(
         at,
@@ -240,6 +242,26 @@ def ledger_entry(event: DeliveryEvent, at: float) -> LedgerEntry | None:
         event.credential_id,
         event.credential_version,
         event.possible_duplicate,
+    )
+
+
+def recovered(message: QueuedMessage, now: float) -> DeliveryEvent:
+    """What is told of a message that was being sent when the process died."""
+    return DeliveryEvent(
+        public_id(message.id),
+        message.origin.app,
+        message.origin.uid,
+        message.envelope.sender,
+        len(message.envelope.recipients),
+        message.size,
+        Ending.RECOVERED,
+        "",
+        None,
+        message.origin.credential_id,
+        None,
+        message.attempts,
+        possible_duplicate=True,
+        age_s=now - message.received_at,
     )
 
 

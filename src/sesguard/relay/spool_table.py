@@ -116,6 +116,7 @@ WHERE state = 'queued' AND credential_id = ? AND next_attempt <= ? ORDER BY next
 _AGED: Final = f"""{_COLUMNS}
 WHERE state = 'queued' AND credential_id = ? AND m.id < ? ORDER BY m.id LIMIT ?
 """
+_SENDING: Final = f"{_COLUMNS} WHERE state = 'sending' ORDER BY m.id"
 _CLAIM: Final = "UPDATE messages SET state = 'sending' WHERE id = ?"
 _REMOVE: Final = "DELETE FROM messages WHERE id = ? AND state = 'sending'"
 _RETRY: Final = """
@@ -196,20 +197,21 @@ class SpoolTable:
 
     # Delivering.
 
-    def recover(self, connection: sqlite3.Connection, times: Sequence[float]) -> list[int]:
-        """
-        After a crash: forget what was not received to its end, and queue what was being sent.
-
-        Returns:
-            How many messages may have been sent.
-        """
+    def interrupted(
+        self, connection: sqlite3.Connection, arguments: Sequence[None]
+    ) -> list[list[QueuedMessage]]:
+        """After a crash: forget what was not received to its end; gives what was being sent."""
         connection.execute("DELETE FROM messages WHERE state = 'receiving'")
-        found = connection.execute(
+        return [[_queued(row) for row in connection.execute(_SENDING)]] * len(arguments)
+
+    def recover(self, connection: sqlite3.Connection, times: Sequence[float]) -> list[None]:
+        """After a crash: queue what was being sent."""
+        connection.execute(
             "UPDATE messages SET state = 'queued', maybe_sent = 1, next_attempt = ?"
             " WHERE state = 'sending'",
             (times[0],),
         )
-        return [found.rowcount] * len(times)
+        return [None] * len(times)
 
     def claim(
         self, connection: sqlite3.Connection, requests: Sequence[ClaimRequest]
@@ -345,20 +347,21 @@ def _select(
     connection: sqlite3.Connection, query: str, credential_id: str, bound: float, most: int
 ) -> list[QueuedMessage]:
     rows = connection.execute(query, (credential_id, bound, max(most, 0)))
-    return [
-        QueuedMessage(
-            row[0],
-            Origin(row[1], row[2], row[3] or None),
-            _DECODE(row[4]),
-            row[5],
-            row[6],
-            row[7],
-            bool(row[8]),
-            row[9],
-            row[11],
-        )
-        for row in rows
-    ]
+    return [_queued(row) for row in rows]
+
+
+def _queued(row: sqlite3.Row) -> QueuedMessage:
+    return QueuedMessage(
+        row[0],
+        Origin(row[1], row[2], row[3] or None),
+        _DECODE(row[4]),
+        row[5],
+        row[6],
+        row[7],
+        bool(row[8]),
+        row[9],
+        row[11],
+    )
 
 
 def _settle(connection: sqlite3.Connection, settlement: Settlement) -> bool:

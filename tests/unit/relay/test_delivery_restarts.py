@@ -19,7 +19,7 @@ from rigs.queue import (
     to,
     with_post,
 )
-from sesguard.relay.delivery import DeliveryLimits, Ending
+from sesguard.relay.delivery import DeliveryEvent, DeliveryLimits, Ending
 from sesguard.relay.ledger import Ledger
 from sesguard.relay.spool import Origin, ring
 from sesguard.relay.spool_table import PIECE_BYTES
@@ -43,7 +43,7 @@ def test_a_lost_answer_is_a_possible_duplicate(tmp_path: Path) -> None:
 
 
 def test_what_was_being_sent_at_a_crash_is_a_possible_duplicate(tmp_path: Path) -> None:
-    """A start finds it, sends it again and says so; what waited is no duplicate."""
+    """A start reports it before it sends it again; what waited is no duplicate."""
 
     async def crash() -> None:
         post = open_post(tmp_path, answers(None), limits=DeliveryLimits(max_in_flight=1))
@@ -53,13 +53,53 @@ def test_what_was_being_sent_at_a_crash_is_a_possible_duplicate(tmp_path: Path) 
         await post.close()
 
     async def act(post: Post) -> None:
-        await post.settled(2)
+        recovered, *events = await post.settled(3)
+        assert (Ending.RECOVERED, True, 0) == (
+            recovered.outcome,
+            recovered.possible_duplicate,
+            recovered.attempts,
+        )
+        assert [recovered.public_id] == [e.public_id for e in events if e.possible_duplicate]
         assert {("first@example.net", True), ("second@example.net", False)} == set(
-            zip(post.ids(), (event.possible_duplicate for event in post.events), strict=True)
+            zip(post.ids(), (event.possible_duplicate for event in events), strict=True)
         )
 
     asyncio.run(crash())
     with_post(tmp_path, act, limits=DeliveryLimits(max_in_flight=1))
+    assert 2 == len(Ledger(tmp_path).recent(None, 10))
+
+
+def test_a_crash_after_the_report_of_a_possible_duplicate_reports_it_again(tmp_path: Path) -> None:
+    """It is reported while it still counts as being sent: at least once, whenever we die."""
+
+    async def crash() -> None:
+        post = open_post(tmp_path, answers(None))
+        await store(post.intake)
+        await post.until(lambda: post.carrier.carried)
+        await post.close()
+
+    async def die_when_told() -> None:
+        post = open_post(tmp_path, starts=False)
+        told = asyncio.Event()
+
+        def tell(event: DeliveryEvent) -> None:
+            assert Ending.RECOVERED is event.outcome
+            told.set()
+            raise ConnectionAbortedError
+
+        post.deliverer._sink = tell
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        post.deliverer.start()
+        await told.wait()
+        assert ["sending"] == [row["state"] for row in await post.rows()]
+        await post.close()
+
+    async def act(post: Post) -> None:
+        assert [Ending.RECOVERED, Ending.DELIVERED] == [e.outcome for e in await post.settled(2)]
+
+    asyncio.run(crash())
+    asyncio.run(die_when_told())
+    with_post(tmp_path, act)
 
 
 def test_an_orderly_stop_puts_back_what_was_not_finished(tmp_path: Path) -> None:

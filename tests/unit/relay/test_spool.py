@@ -318,7 +318,7 @@ def test_a_message_that_another_start_forgot_is_not_accepted(tmp_path: Path) -> 
         transfer.write(b"x" * PIECE_BYTES)
         spool = carrier.spool
         await spool.totals()
-        await spool.writer.call(spool.table.recover, 0.0)
+        await spool.writer.call(spool.table.interrupted, None)
         transfer.finish()
         assert 452 == (await sender.result).reply.code
 
