@@ -2,7 +2,7 @@
 How fast one credential may send: account-wide quotas, and what is done while it cannot send at all.
 
 Promises
-    A credential that is refused, denied or cannot reach its upstream is left alone, and probed with
+    A credential that is refused or cannot reach its upstream is left alone, and probed with
     one message after 5 s, then 10 s, at most every 60 s; the first that goes through ends that.
     Where the daily quota is used up the probe comes after 15 min.
     Over the rate (SES counts recipients in a second) it is slowed down to half of what it did,
@@ -26,7 +26,6 @@ _SLOWEST: Final = 1.0
 _GROWTH: Final = 0.02
 _CUT_EVERY_S: Final = 1.0
 _FORGOTTEN_AFTER_S: Final = 600.0
-_RECENT_S: Final = 60.0
 
 
 class Pace:
@@ -40,7 +39,6 @@ class Pace:
         self._probe_at = 0.0
         self._probe_delay_s = 0.0
         """0: it works."""
-        self._sent_at = -math.inf
         self._rate = _Rate()
 
     @property
@@ -60,10 +58,6 @@ class Pace:
             return self._probe_at if now < self._probe_at else None
         return self._rate.next_chance(now)
 
-    def has_sent_lately(self, now: float) -> bool:
-        """Whether a message went through in the last minute."""
-        return now - self._sent_at < _RECENT_S
-
     def begin(self, recipients: int, now: float) -> None:
         """Note that a message is being delivered."""
         self.in_flight += 1
@@ -73,9 +67,8 @@ class Pace:
         """Note that a message is delivered no more, whatever became of it."""
         self.in_flight -= 1
 
-    def note_sent(self, now: float) -> None:
+    def note_sent(self) -> None:
         """Note that a message went through."""
-        self._sent_at = now
         self._probe_delay_s = 0.0
 
     def note_trouble(self, trouble: Trouble, reply: Reply, now: float) -> None:

@@ -16,7 +16,7 @@ from sesguard.core.envelope import Envelope, Notify, Recipient
 from sesguard.relay.ledger import LedgerEntry
 from sesguard.relay.pacing import Pace
 from sesguard.relay.spool_records import NewMessage, QueuedMessage, Settlement, State, public_id
-from sesguard.relay.verdict import Trouble, Verdict, judge, retry_delay_s
+from sesguard.relay.verdict import Verdict, judge, retry_delay_s
 from sesguard.upstream.interface import Result
 from sesguard.upstream.replies import Reply
 
@@ -156,8 +156,8 @@ class Settler:
             may_expire: Whether it may be given up for its age.
         """
         verdict = judge(message.envelope, result)
-        trouble = _trouble_of_credential(verdict, pace, clock)
-        _tell(pace, verdict, trouble, clock)
+        trouble = verdict.trouble
+        _tell(pace, verdict, clock)
         is_expired = may_expire and now - message.received_at >= self._bounce_after_s
         failures = {**verdict.refused, **(verdict.later if is_expired else {})}
         later = {} if is_expired else verdict.later
@@ -269,18 +269,11 @@ def _in_wire_form(text: bytes) -> bytes:
     return (b"\r\n" + text).replace(b"\r\n.", b"\r\n..")[2:]
 
 
-def _trouble_of_credential(verdict: Verdict, pace: Pace, clock: float) -> Trouble | None:
-    # A policy that lets others of the credential through means this message, by its sender.
-    if verdict.trouble is Trouble.DENIED and pace.has_sent_lately(clock):
-        return None
-    return verdict.trouble
-
-
-def _tell(pace: Pace, verdict: Verdict, trouble: Trouble | None, clock: float) -> None:
+def _tell(pace: Pace, verdict: Verdict, clock: float) -> None:
     if verdict.delivered:
-        pace.note_sent(clock)
-    if trouble is not None:
-        pace.note_trouble(trouble, next(iter(verdict.later.values())), clock)
+        pace.note_sent()
+    if verdict.trouble is not None:
+        pace.note_trouble(verdict.trouble, next(iter(verdict.later.values())), clock)
 
 
 def _without(envelope: Envelope, later: Mapping[str, Reply]) -> Envelope:

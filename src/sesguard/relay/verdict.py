@@ -2,8 +2,9 @@
 What an attempt to deliver means for each recipient, and for the credential it was made with.
 
 A reply is about the mail only where SES refuses the message or an address. A refused login, a
-policy that denies the sending, a paused account, a quota and an upstream that is not reached are
-trouble of the credential: they are no fault of the message, and count as no attempt of it.
+paused account, a quota and an upstream that is not reached are trouble of the credential: they are
+no fault of the message, and count as no attempt of it. An IAM policy that denies the sending may
+mean one sender address only: that message is tried again by itself, and others go on.
 
 Source: docs.aws.amazon.com/ses/latest/dg/troubleshoot-smtp.html (retry after 5 s, 10 s, 30 s, then
 20 min).
@@ -28,8 +29,6 @@ class Trouble(StrEnum):
 
     REFUSED = "refused"
     """The login or the account."""
-    DENIED = "denied"
-    """A policy; it may also mean one message only, by its sender."""
     UNREACHABLE = "unreachable"
     RATE = "rate"
     """Too many messages a second, or too many connections."""
@@ -61,7 +60,7 @@ def judge(envelope: Envelope, result: Result) -> Verdict:
             later[recipient.address] = reply
         elif reply.outcome is Outcome.ACCEPTED:
             delivered.append(recipient)
-        elif reply.outcome.is_temporary or _trouble_of(reply, result) is not None:
+        elif _is_for_now(reply, result):
             later[recipient.address] = reply
         else:
             refused[recipient.address] = reply
@@ -81,6 +80,12 @@ def retry_delay_s(attempts: int, chance: Callable[[], float]) -> float:
     return _LATER_DELAY_S * (1 - _JITTER + 2 * _JITTER * chance())
 
 
+def _is_for_now(reply: Reply, result: Result) -> bool:
+    # Whoever wrote the policy can mend it, so mail waits for that as for a refused login.
+    is_denied = reply.outcome is Outcome.DENIED
+    return is_denied or reply.outcome.is_temporary or _trouble_of(reply, result) is not None
+
+
 def _trouble(later: Mapping[str, Reply], result: Result) -> Trouble | None:
     if result.uncertain:
         return None
@@ -91,8 +96,6 @@ def _trouble_of(reply: Reply, result: Result) -> Trouble | None:
     match reply.outcome:
         case Outcome.AUTH_REFUSED | Outcome.PAUSED:
             return Trouble.REFUSED
-        case Outcome.DENIED:
-            return Trouble.DENIED
         case Outcome.THROTTLED:
             return Trouble.QUOTA if "daily" in reply.text.lower() else Trouble.RATE
         case Outcome.TEMPORARY if result.host is None:

@@ -35,7 +35,7 @@ def from_(credential_id: str) -> Origin:
     return Origin("shop", 1001, credential_id)
 
 
-@pytest.mark.parametrize("trouble", [REFUSED, DENIED, ACCOUNT_PAUSED, UNREACHABLE])
+@pytest.mark.parametrize("trouble", [REFUSED, ACCOUNT_PAUSED, UNREACHABLE])
 def test_a_credential_in_trouble_is_probed_and_then_everything_goes(
     tmp_path: Path, trouble: Result
 ) -> None:
@@ -108,22 +108,27 @@ def test_many_in_flight_are_one_trouble(tmp_path: Path) -> None:
 
 
 def test_a_policy_against_one_sender_stops_no_other(tmp_path: Path) -> None:
-    """Others of the credential go through, so the denial means the message: it backs off alone."""
+    """It backs off alone from the first, bounces only after its time; others go at once."""
 
     def script(carried: Carried) -> Result:
         return DENIED if carried.envelope.sender == "ceo@example.com" else accepted()
 
+    def of_the_ceo(post: Post) -> list[Ending]:
+        return [event.outcome for event in post.events if event.sender == "ceo@example.com"]
+
     async def act(post: Post) -> None:
-        await store(post.intake)
-        await post.settled(1)
         await store(post.intake, envelope=to("a@example.net", sender="ceo@example.com"))
-        await post.settled(2)
+        await post.settled(1)
         for _ in range(5):
             await store(post.intake)
-        await post.settled(7)
-        assert [Ending.DELIVERED] * 5 == [event.outcome for event in post.events[2:]]
+        await post.settled(6)
+        assert [Ending.DELIVERED] * 5 == [event.outcome for event in post.events[1:]]
         [row] = await post.rows()
         assert (1, post.clock.at + 5) == (row["attempts"], row["next_attempt"])
+        await post.pass_time(47 * HOUR)
+        await post.until(lambda: [Ending.DEFERRED] * 2 == of_the_ceo(post))
+        await post.pass_time(1 * HOUR)
+        await post.until(lambda: Ending.BOUNCED in of_the_ceo(post))
 
     with_post(tmp_path, act, script)
 
@@ -240,7 +245,7 @@ def test_many_recipients_take_many_tokens() -> None:
         (REFUSED, Trouble.REFUSED, 0, 2),
         (replied(530, "Authentication required"), Trouble.REFUSED, 0, 2),
         (ACCOUNT_PAUSED, Trouble.REFUSED, 0, 2),
-        (DENIED, Trouble.DENIED, 0, 2),
+        (DENIED, None, 0, 2),
         (TOO_FAST, Trouble.RATE, 0, 2),
         (replied(421, "Too many concurrent SMTP connections"), Trouble.RATE, 0, 2),
         (USED_UP, Trouble.QUOTA, 0, 2),
