@@ -12,22 +12,19 @@ Raises `SettingsError` for an address that cannot be understood or needs a certi
 """
 
 import contextlib
-import ipaddress
-import re
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from sesguard.config.listen import ListenAddress, listen_addresses
 from sesguard.config.schema import RelaySettings
-from sesguard.errors import SettingsError, SystemFault
+from sesguard.errors import SystemFault
 from sesguard.relay.server import BACKLOG, server_context
 
 RELAY: Final = "relay"
 LMTP: Final = "lmtp"
 SOCKET_NAMES: Final = (RELAY, LMTP)
-
-_ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +39,6 @@ class RelayListener:
     def __str__(self) -> str:
         name = self.socket.getsockname()
         return str(name) if isinstance(name, str) else f"{name[0]}:{name[1]}"
-
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """One TCP address to listen on."""
-
-    address: str
-    port: int
-    is_public: bool
-    """Not loopback."""
-
-    @property
-    def is_v6(self) -> bool:
-        """Whether it is IPv6."""
-        return ":" in self.address
-
-    def __str__(self) -> str:
-        host = f"[{self.address}]" if self.is_v6 else self.address
-        return f"{host}:{self.port}"
-
-
-def listen_addresses(relay: RelaySettings) -> tuple[ListenAddress, ...]:
-    """
-    The addresses of ``relay.listen``.
-
-    Raises:
-        SettingsError: One is none, or is not loopback and there is no certificate.
-    """
-    found = tuple(_parsed(text) for text in relay.listen)
-    for each in found:
-        if each.is_public and (relay.certificate is None or relay.certificate_key is None):
-            raise SettingsError(
-                "relay.listen: {address} is not loopback, and there is no certificate",
-                hint="set relay.certificate and relay.certificate_key, or listen on 127.0.0.1",
-                address=each,
-            )
-    return found
 
 
 def open_tcp_listeners(
@@ -100,7 +60,7 @@ def open_tcp_listeners(
     """
     addresses = [each for each in listen_addresses(relay) if socket.has_ipv6 or not each.is_v6]
     tls = None
-    if any(each.is_public for each in addresses):
+    if any(not each.is_loopback for each in addresses):
         assert relay.certificate is not None
         assert relay.certificate_key is not None
         tls = server_context(relay.certificate, relay.certificate_key)
@@ -109,7 +69,7 @@ def open_tcp_listeners(
         [
             RelayListener(
                 stack.enter_context(_open_tcp(each, shared=shared)),
-                tls=tls if each.is_public else None,
+                tls=None if each.is_loopback else tls,
             )
             for each in addresses
         ]
@@ -139,16 +99,3 @@ def _open_tcp(address: ListenAddress, *, shared: bool) -> socket.socket:
             reason=error.strerror,
         ) from error
     return listener
-
-
-def _parsed(text: str) -> ListenAddress:
-    match = _ADDRESS.fullmatch(text)
-    with contextlib.suppress(ValueError):
-        if match is not None and int(match["port"]) <= 65535:
-            address = ipaddress.ip_address(match["v6"] or match["v4"])
-            return ListenAddress(str(address), int(match["port"]), not address.is_loopback)
-    raise SettingsError(
-        "relay.listen: {text!r} is not an address and a port",
-        hint="use 127.0.0.1:2525 or [::1]:2525",
-        text=text,
-    )

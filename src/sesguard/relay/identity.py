@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
+from sesguard.core.loopback import is_loopback
 from sesguard.core.secret import Secret
 from sesguard.errors import SystemFault
 from sesguard.relay.apps import Account, AppRule, account_of, app_named
@@ -71,7 +72,7 @@ def caller_of(connection: socket.socket, diag: SockDiag | None = None) -> Caller
             peer = peer_of(connection)
             return Caller(peer.uid, peer.gid, peer.pid)
         remote, local = connection.getpeername(), connection.getsockname()
-        if not _is_loopback(remote[0]):
+        if not is_loopback(remote[0]):
             return UNKNOWN
         owner = (diag or _diag(os.getpid())).owner(remote[:2], local[:2])
         state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
@@ -209,10 +210,6 @@ def _by_caller(rule: AppRule, account: Account) -> App | None:
 def _suspended(app: App) -> Refusal:
     text = f"app {app.name} is suspended; its mail stays with you for now"
     return Refusal(Reason.SUSPENDED, 450, "4.7.1", text)
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 @lru_cache(maxsize=1)

@@ -6,16 +6,12 @@ Exim is told apart by the uid of its deliveries, so it needs no password for the
 Raises `SettingsError` with the table that is missing.
 """
 
-import ipaddress
-import re
 from dataclasses import dataclass
-from typing import Final
 
+from sesguard.config.listen import parse_listen_address
 from sesguard.config.schema import AppSettings, Settings
 from sesguard.errors import SettingsError
 from sesguard.system.privileges import User, group_name
-
-_ENDPOINT: Final = re.compile(r"\[?(?P<address>[0-9A-Fa-f.:]+?)\]?:(?P<port>[0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +34,12 @@ def relay_endpoint(settings: Settings) -> RelayEndpoint:
     The first loopback address of ``relay.listen``.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: There is none, or one before it is no address.
     """
     for text in settings.relay.listen:
-        match = _ENDPOINT.fullmatch(text)
-        if match and _is_loopback(match["address"]):
-            return RelayEndpoint(match["address"], int(match["port"]))
+        each = parse_listen_address(text)
+        if each.is_loopback:
+            return RelayEndpoint(each.address, each.port)
     raise SettingsError(
         "relay.listen names no loopback address that Exim could send to",
         hint='add "127.0.0.1:2525" to relay.listen',
@@ -69,13 +65,6 @@ def require_app(settings: Settings, user: User) -> str:
         'delivery = "pass"',
         user=user.name,
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_for(app: AppSettings, user: User) -> bool:
