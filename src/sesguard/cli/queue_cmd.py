@@ -162,6 +162,7 @@ def _entry_json(entry: QueueEntry) -> dict[str, object]:
         "recipients": list(entry.envelope.addresses),
         "bytes": entry.size,
         "received_at": _iso(entry.received_at),
+        "released_at": None if entry.released_at is None else _iso(entry.released_at),
         "next_attempt_at": _iso(entry.next_attempt) if is_due else None,
         "attempts": entry.attempts,
         "possible_duplicate": entry.maybe_sent,
@@ -181,6 +182,8 @@ def _lines(entry: QueueEntry) -> Iterator[tuple[str, object]]:
         yield _("to"), f"<{address}>"
     yield _("bytes"), entry.size
     yield _("received"), _local(entry.received_at)
+    if entry.released_at is not None:
+        yield _("released"), _local(entry.released_at)
     if entry.state is State.QUEUED:
         yield _("next attempt"), _local(entry.next_attempt)
     yield _("attempts"), entry.attempts

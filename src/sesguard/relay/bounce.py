@@ -57,11 +57,11 @@ Sua mensagem não foi entregue aos destinatários acima. Não haverá nova tenta
 )
 _EXPIRED_TEXT: Final = (
     """\
-Your message was tried for {hours} hours and was not delivered to the recipients below.
+Your message waited for {hours} hours and was not delivered to the recipients below.
 It will not be tried again. The last answer is beside each address.
 """,
     """\
-A entrega da sua mensagem foi tentada por {hours} horas, sem sucesso, aos destinatários acima.
+Sua mensagem esperou por {hours} horas e não foi entregue aos destinatários acima.
 Não haverá nova tentativa. A última resposta está junto de cada endereço.
 """,
 )

@@ -37,6 +37,8 @@ class QueueEntry:
     envelope: Envelope
     size: int
     received_at: float
+    released_at: float | None
+    """When a person let it go, from when its age counts; None: nobody did."""
     next_attempt: float
     attempts: int
     hold_reason: str | None
@@ -92,9 +94,9 @@ class QueueDesk:
                 yield _without_doubled_dots(read_pieces(connection, message_id))
 
     def release(self, ids: Iterable[str]) -> list[str]:
-        """Let held messages go; gives those that were held."""
+        """Let held messages go, their age counted from now; gives those that were held."""
         return self._change_each(
-            "UPDATE messages SET state = 'queued', next_attempt = ?1"
+            "UPDATE messages SET state = 'queued', next_attempt = ?1, age_from = ?1"
             " WHERE id = ?2 AND state = 'held'",
             ids,
         )
@@ -106,7 +108,7 @@ class QueueDesk:
         )
 
     def release_all(self, app: str | None) -> int:
-        """Let all held messages go, of one app or of all; tells how many."""
+        """Likewise all that are held, of one app or of all; tells how many."""
         return self._change_all(
             "SELECT id FROM messages WHERE id > ?1 AND +state = 'held' AND (app = ?2 OR ?2 IS NULL)"
             " ORDER BY id LIMIT ?3",
@@ -180,8 +182,8 @@ def _make_due(connection: sqlite3.Connection, ids: list[int]) -> int:
     now = time.time()
     connection.execute("BEGIN IMMEDIATE")
     done = connection.executemany(
-        "UPDATE messages SET state = 'queued', next_attempt = ?"
-        " WHERE id = ? AND state IN ('queued', 'held')",
+        "UPDATE messages SET age_from = CASE state WHEN 'held' THEN ?1 ELSE age_from END,"
+        " state = 'queued', next_attempt = ?1 WHERE id = ?2 AND state IN ('queued', 'held')",
         [(now, each) for each in ids],
     )
     connection.execute("COMMIT")
@@ -196,6 +198,7 @@ def _entry(row: sqlite3.Row) -> QueueEntry:
         decode_envelope(row["envelope"]),
         row["size"],
         row["received_at"],
+        row["age_from"] if row["age_from"] > row["received_at"] else None,
         row["next_attempt"],
         row["attempts"],
         row["hold_reason"],

@@ -158,7 +158,7 @@ class Settler:
         verdict = judge(message.envelope, result)
         trouble = verdict.trouble
         _tell(pace, verdict, clock)
-        is_expired = may_expire and now - message.received_at >= self._bounce_after_s
+        is_expired = may_expire and now - message.age_from >= self._bounce_after_s
         failures = {**verdict.refused, **(verdict.later if is_expired else {})}
         later = {} if is_expired else verdict.later
         attempts = message.attempts + (trouble is None)

@@ -69,6 +69,8 @@ class QueuedMessage(NamedTuple):
     envelope: Envelope
     size: int
     received_at: float
+    age_from: float
+    """When it was received, or a person let it go: it is given up so long after that."""
     attempts: int
     maybe_sent: bool
     """An earlier attempt may have delivered it."""
@@ -84,7 +86,7 @@ class ClaimRequest(NamedTuple):
     allowances: Mapping[str, int]
     """The most of a credential (empty name: none); those that are missing have no limit."""
     expired: Mapping[str, float]
-    """Credentials that cannot send, and the time before which their mail is given up."""
+    """Credentials that cannot send, and the start of the age of mail that is given up."""
 
 
 class Claim(NamedTuple):

@@ -3,8 +3,8 @@ The tables of the queue, and everything that is done to them: SQL, without threa
 
 The functions that take a list are operations of `sesguard.relay.group_commit`: they run within a
 transaction of the writer. No query's cost grows with the number of messages: what is due is found
-by the index (state, credential, time), what waits too long by (credential, age), and the totals are
-kept by triggers.
+by the index (state, credential, time), what waits too long by (credential, start of its age), and
+the totals are kept by triggers.
 
 An id is the time at which the message was stored, in microseconds, shifted by eleven bits. A
 message's pieces have the ids that follow its own, so they need no index. Ids are given under the
@@ -59,13 +59,14 @@ CREATE TABLE messages (
   envelope TEXT NOT NULL,
   size INTEGER NOT NULL,
   received_at REAL NOT NULL,
+  age_from REAL NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0,
   maybe_sent INTEGER NOT NULL DEFAULT 0,
   hold_reason TEXT,
   last_reply TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX due ON messages (state, credential_id, next_attempt);
-CREATE INDEX waiting ON messages (credential_id) WHERE state = 'queued';
+CREATE INDEX waiting ON messages (credential_id, age_from) WHERE state = 'queued';
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE totals (
   state TEXT PRIMARY KEY, messages INTEGER NOT NULL, bytes INTEGER NOT NULL
@@ -89,8 +90,9 @@ _DECODE: Final = msgspec.json.Decoder(Envelope).decode
 
 _INSERT: Final = """
 INSERT INTO messages
-  (id, state, credential_id, next_attempt, app, uid, envelope, size, received_at, hold_reason)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  (id, state, credential_id, next_attempt, app, uid, envelope, size, received_at, age_from,
+   hold_reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT_PIECE: Final = "INSERT INTO bodies (id, data) VALUES (?, ?)"
 _CREDENTIALS: Final = """
@@ -107,14 +109,14 @@ FROM each WHERE id IS NOT NULL
 """
 _COLUMNS: Final = """
 SELECT m.id, app, uid, credential_id, envelope, size, received_at, attempts, maybe_sent, data,
-       next_attempt, last_reply
+       age_from, last_reply
 FROM messages AS m JOIN bodies AS b ON b.id = m.id
 """
 _DUE: Final = f"""{_COLUMNS}
 WHERE state = 'queued' AND credential_id = ? AND next_attempt <= ? ORDER BY next_attempt LIMIT ?
 """
 _AGED: Final = f"""{_COLUMNS}
-WHERE state = 'queued' AND credential_id = ? AND m.id < ? ORDER BY m.id LIMIT ?
+WHERE state = 'queued' AND credential_id = ? AND age_from < ? ORDER BY age_from LIMIT ?
 """
 _SENDING: Final = f"{_COLUMNS} WHERE state = 'sending' ORDER BY m.id"
 _CLAIM: Final = "UPDATE messages SET state = 'sending' WHERE id = ?"
@@ -287,6 +289,7 @@ def _insert(connection: sqlite3.Connection, messages: Sequence[tuple[int, NewMes
                 _ENCODE(new.envelope).decode(),
                 len(new.data),
                 new.received_at,
+                new.received_at,
                 new.hold_reason,
             )
             for message_id, new in messages
@@ -337,8 +340,7 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
     expired: list[QueuedMessage] = []
     for credential_id, before in request.expired.items():
         most = request.limit - len(chosen) - len(expired)
-        oldest = int(before * 1_000_000) << ID_SHIFT
-        expired += _select(connection, _AGED, credential_id, oldest, most)
+        expired += _select(connection, _AGED, credential_id, before, most)
     connection.executemany(_CLAIM, [(message.id,) for message in expired])
     return Claim(chosen, expired, min((row[1] for row in able), default=None))
 
@@ -357,6 +359,7 @@ def _queued(row: sqlite3.Row) -> QueuedMessage:
         _DECODE(row[4]),
         row[5],
         row[6],
+        row[10],
         row[7],
         bool(row[8]),
         row[9],

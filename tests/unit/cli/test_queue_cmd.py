@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from rigs.command_line import Cli
-from rigs.queue import BODY, Clock, accepted, id_of, open_post, replied, store, to
+from rigs.queue import BODY, HOUR, Clock, accepted, id_of, open_post, replied, store, to
 from sesguard.core.envelope import Envelope
+from sesguard.relay.settling import Ending
 from sesguard.relay.spool import Origin
 from sesguard.relay.spool_table import PIECE_BYTES
 
@@ -39,10 +41,14 @@ def fill(spool: Path) -> Fill:
     """Put messages into the queue; gives their ids."""
 
     def fill(
-        *envelopes: Envelope, app: str = "shop", held: str | None = None, data: bytes = BODY
+        *envelopes: Envelope,
+        app: str = "shop",
+        held: str | None = None,
+        data: bytes = BODY,
+        at: float | None = None,
     ) -> list[str]:
         async def act() -> list[str]:
-            post = open_post(spool, starts=False)
+            post = open_post(spool, starts=False, clock=None if at is None else Clock(at))
             origin = Origin(app, 1001, "main")
             replies = [
                 await store(post.intake, data, envelope, origin=origin, held=held)
@@ -100,6 +106,7 @@ def test_list_shows_what_waits_and_why(cli: Cli, fill: Fill) -> None:
         "sender": "shop@example.com",
         "recipients": ["a@example.net", "b@example.net"],
         "bytes": len(BODY),
+        "released_at": None,
         "attempts": 0,
         "possible_duplicate": False,
         "hold_reason": None,
@@ -191,6 +198,33 @@ def test_release_lets_held_messages_go(cli: Cli, fill: Fill, spool: Path) -> Non
     assert {"queued": 4, "held": 1} == states(spool)
     assert 0 == cli("queue", "release", "--all-held").code
     assert {"queued": 5} == states(spool)
+
+
+@pytest.mark.parametrize("choice", ["by id", "all of an app"])
+def test_what_was_released_has_its_whole_time_before_it_bounces(
+    cli: Cli, fill: Fill, spool: Path, choice: str
+) -> None:
+    """It is a year old: one 4xx and it waits, and `show` tells both times."""
+    now = time.time()
+    [message_id] = fill(to("a@example.net"), held="rate", at=now - 365 * 24 * HOUR)
+    options = (message_id,) if choice == "by id" else ("--app", "shop")
+    assert 0 == cli("queue", "release", *options).code
+    lines = cli("queue", "show", message_id).out.splitlines()
+    received, released = (line for line in lines if line.startswith(("received: ", "released: ")))
+    assert received[-19:-15] < released[-19:-15]
+    assert "Z" == listed(cli)[0]["released_at"][-1]
+
+    async def act() -> list[Ending]:
+        post = open_post(spool, lambda _carried: replied(451, "busy"), clock=Clock(now + 60))
+        await post.settled(1)
+        await post.pass_time(47 * HOUR)
+        await post.settled(2)
+        await post.pass_time(1.1 * HOUR)
+        await post.settled(3)
+        await post.close()
+        return [event.outcome for event in post.events]
+
+    assert [Ending.DEFERRED, Ending.DEFERRED, Ending.BOUNCED] == asyncio.run(act())[:3]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_old_mail_is_said_to_be_old() -> None:
     text, *_ = message.iter_parts()
 
     assert "4.4.7" == _groups(message)[1]["Status"]
-    assert "for 48 hours" in text.get_content()
+    assert "waited for 48 hours" in text.get_content()
     assert "por 48 horas" in text.get_content()
 
 
