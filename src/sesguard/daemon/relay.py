@@ -20,7 +20,6 @@ from sesguard.aws.raw_mail import RawMailSender
 from sesguard.config.schema import Settings
 from sesguard.core.envelope import Envelope
 from sesguard.core.interfaces import CredentialSource
-from sesguard.core.routing import sender_domain
 from sesguard.daemon.board import Board
 from sesguard.daemon.build import destinations, routing_rules
 from sesguard.daemon.log import JsonLog
@@ -51,6 +50,9 @@ from sesguard.upstream.replies import Reply
 _PUBLISH_S: Final = 1.0
 _STOP_S: Final = 20.0
 """Time for messages to be finished when the daemon stops."""
+LONGEST_STOP_S: Final = 2 * _STOP_S
+"""What `RelayPart.stop` takes at most, when the disk is not slow; the unit's TimeoutStopSec= is
+longer."""
 
 
 class RelayPart:
@@ -128,9 +130,11 @@ class RelayPart:
         """Accept nothing more, and finish what was begun."""
         if self._publishing is not None:
             self._publishing.cancel()
-        await self._server.stop(timeout_s=_STOP_S)
-        if self._deliverer is not None:
-            await self._deliverer.stop(timeout_s=_STOP_S)
+        async with asyncio.TaskGroup() as together:
+            together.create_task(self._server.stop(timeout_s=_STOP_S))
+            if self._deliverer is not None:
+                together.create_task(self._deliverer.stop(timeout_s=_STOP_S))
+        # What is left waits for an answer of SES to a whole message.
         await self._upstream.close(timeout_s=_STOP_S)
         await self._spool.close()
         await self._ledger.close()
@@ -271,7 +275,7 @@ def _limits(settings: Settings) -> SessionLimits:
 
 class _Notices:
     """
-    Writes bounces and receipts, from an address that SES has verified: one of the sender's domain.
+    Writes bounces and receipts in the name of this host.
 
     Args:
         host: Name of this host.
@@ -296,7 +300,6 @@ class _Notices:
             header,
             failures,
             reporting_host=self._host,
-            from_address=self._from(envelope),
             arrived_at=arrived_at,
             now=now,
             reason_expired=reason_expired,
@@ -317,10 +320,6 @@ class _Notices:
             header,
             replies,
             reporting_host=self._host,
-            from_address=self._from(envelope),
             arrived_at=arrived_at,
             now=now,
         )
-
-    def _from(self, envelope: Envelope) -> str:
-        return f"MAILER-DAEMON@{sender_domain(envelope.sender) or self._host}"

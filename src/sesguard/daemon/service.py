@@ -215,10 +215,12 @@ class _Service:
     async def _finish(self) -> None:
         lookups = lookup_settings(self._settings)
         longest = max(lookup.timeout_s for lookup in lookups.values())
-        stopping = (server.stop(timeout_s=longest) for server in self._servers.values())
-        await asyncio.gather(*stopping)
-        if self._relay is not None:
-            await self._relay.stop()
+        # Together, so that the longest counts and not the sum (TimeoutStopSec= of the unit).
+        async with asyncio.TaskGroup() as together:
+            for server in self._servers.values():
+                together.create_task(server.stop(timeout_s=longest))
+            if self._relay is not None:
+                together.create_task(self._relay.stop())
 
     def reload(self) -> None:
         """Use the settings as they are in their file now."""

@@ -63,6 +63,30 @@ def _waits(daemon: Daemon) -> bool:
     return len([link for link in links if link.startswith("socket:")]) > 5
 
 
+RELAY = """timeout_s = 60
+[relay]
+listen = []
+spool_directory = "{directory}/spool"
+[apps.site]
+users = ["root"]
+senders = ["*"]
+"""
+
+
+def test_the_relay_does_not_wait_for_lookups_to_end(host: Any) -> None:
+    """Their time counts once, so that all ends within the time that the unit gives."""
+    host.configure(more=RELAY.format(directory=host.directory))
+    with running_daemon(host.settings_path) as daemon:
+        with _connected(daemon.socket_path("exim")) as lookup:
+            lookup.sendall(b"plain")
+            with _connected(daemon.socket_path("relay")) as client:
+                assert client.recv(1000).startswith(b"220 ")
+                daemon.signal(signal.SIGTERM)
+                assert client.recv(1000).startswith(b"421 ")
+            assert daemon.process.poll() is None
+        assert 0 == daemon.process.wait(20)
+
+
 def test_sighup_takes_new_users_and_keeps_connections(host: Any) -> None:
     """Whoever is struck off is refused at once, and may come back, on the same daemon."""
     with running_daemon(host.settings_path) as daemon:
@@ -268,7 +292,7 @@ def test_settings_that_came_from_no_file_cannot_be_read_again(host: Any) -> None
     reading, writing = os.pipe()
     log = JsonLog(writing)
     settings = msgspec.structs.replace(host.settings, path=None)
-    _Service(settings, open_source(settings, log), log, Workers(1), 0)._reload()
+    _Service(settings, open_source(settings, log), log, Workers(1), 0).reload()
     written = os.read(reading, 65536)
     os.close(reading)
     os.close(writing)
