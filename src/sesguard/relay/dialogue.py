@@ -32,6 +32,8 @@ from sesguard.relay.transaction import Transaction
 MAX_MESSAGE_BYTES: Final = 40 * 1024 * 1024
 """What SES takes."""
 
+TOO_MANY_CONNECTIONS: Final = Refusal(Reason.BUSY, 421, "4.7.0", "Too many connections")
+
 _MOST_ERRORS: Final = 20
 _MOST_IDLE_COMMANDS: Final = 100
 """Commands without a message between them."""
@@ -69,6 +71,10 @@ class Link(Protocol):
 
     def reply_later(self, reply: bytes, delay_s: float) -> None:
         """Send a reply after a while, and read on then."""
+        ...
+
+    def log_in(self, app: str) -> bool:
+        """Know that the client is `app`; False: the app has as many connections as it may."""
         ...
 
     def pause(self) -> None:
@@ -326,6 +332,9 @@ class Dialogue:
             return self._refuse_login(name)
         self._relay.guessing.clear(self.caller.uid)
         self.login = name
+        if not self._link.log_in(name):
+            self._report(TOO_MANY_CONNECTIONS)
+            return self._hang_up(TOO_MANY_CONNECTIONS.line())
         return _LOGGED_IN
 
     def _refuse_login(self, refusal: Refusal) -> bytes:

@@ -13,6 +13,7 @@ from sesguard.relay.identity import Identities
 from sesguard.relay.rates import RateTable
 from sesguard.relay.refused import RefusedRecipients
 from sesguard.relay.routes import Routes
+from sesguard.relay.shares import Shares
 from sesguard.relay.spool import SpoolCarrier
 from sesguard.relay.trace import Trace
 from sesguard.upstream.interface import Carrier
@@ -30,6 +31,10 @@ class SessionLimits:
     """Time to send the next command, or the next piece of a message."""
     message_timeout_s: float = 3600.0
     """Time for one message to come in."""
+    login_timeout_s: float = 10.0
+    """Time for a caller without an app to log in, from the connect."""
+    public_login_timeout_s: float = 30.0
+    """The same for one from elsewhere, from before its TLS handshake."""
 
 
 @dataclass(slots=True)
@@ -52,7 +57,9 @@ class Relay:
         default_factory=lambda: RefusedRecipients(time.monotonic)
     )
     sessions: set[Session] = field(default_factory=set)
-    """Clients at this moment."""
+    """Connections at this moment, until their last octet is sent or given up."""
+    shares: Shares = field(default_factory=Shares)
+    """Who holds how many of them."""
 
     @property
     def greeting(self) -> bytes:

@@ -8,6 +8,7 @@ Promises
     A command that is not ended by CRLF is no command; a text ends with CRLF.CRLF and nowhere else.
     A client that is slow or silent is let go with 421, also one that sends an octet now and then.
     A client that does not read its replies is not read from.
+    A caller that is no app has a short time to log in, whatever it says meanwhile.
 
 Sources: RFC 5321, 4.5.3.2 (time limits); RFC 2920 (PIPELINING).
 """
@@ -21,16 +22,16 @@ from sesguard.relay.commands import (
     CommandFault,
     CommandLines,
 )
-from sesguard.relay.dialogue import Dialogue
+from sesguard.relay.dialogue import TOO_MANY_CONNECTIONS, Dialogue
 from sesguard.relay.events import Fate, RelayEvent
 from sesguard.relay.identity import caller_of
-from sesguard.relay.model import UNKNOWN, Reason
+from sesguard.relay.model import UNKNOWN, Caller, Reason, Refusal
 from sesguard.relay.service import Relay
+from sesguard.relay.shares import Place
 
 _MOST_AHEAD: Final = 64 * 1024
 """Octets that a client may send ahead of a reply."""
 _NEVER: Final = float("inf")
-_TOO_MANY: Final = b"421 4.7.0 Too many connections\r\n"
 _TOO_SLOW: Final = b"421 4.4.2 You took too long\r\n"
 _STOPPING: Final = b"421 4.3.2 Going down\r\n"
 
@@ -60,6 +61,8 @@ class Session(asyncio.Protocol):
         self._paused_by: set[str] = set()
         self._deadline = _NEVER
         self._message_deadline = _NEVER
+        self._login_deadline = _NEVER
+        self._place: Place | None = None
         self._stopping = False
         self._at_end = False
         """Whether the client has sent all that it will."""
@@ -74,11 +77,12 @@ class Session(asyncio.Protocol):
         if caller is None:
             # It has closed already: nobody can tell any more who it was.
             self._drop(b"")
-        elif len(relay.sessions) >= relay.limits.max_connections:
+        elif (place := self._take_place(caller)) is None:
             protocol = "lmtp" if self._is_lmtp else "smtp"
             relay.sink(RelayEvent(Fate.DEFERRED, protocol, uid=caller.uid, reason=Reason.BUSY))
-            self._drop(_TOO_MANY)
+            self._drop(TOO_MANY_CONNECTIONS.line())
         else:
+            self._place = place
             relay.sessions.add(self)
             self._dialogue = Dialogue(relay, self, caller, is_lmtp=self._is_lmtp)
             self._expect_command()
@@ -126,8 +130,12 @@ class Session(asyncio.Protocol):
 
     def reply_later(self, reply: bytes, delay_s: float) -> None:
         """Send a reply after a while, and go on then."""
-        self._deadline = _NEVER
         self._loop.call_later(delay_s, self._reply_now, reply)
+
+    def log_in(self, app: str) -> bool:
+        """Know that the client is `app`; False: the app has as many connections as it may."""
+        self._login_deadline = _NEVER
+        return self._place is None or self._place.log_in(app, self._relay.limits.max_connections)
 
     def pause(self) -> None:
         """Read nothing for now."""
@@ -141,7 +149,8 @@ class Session(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Let the client go when its time is over; called once a second."""
-        if now <= self._deadline:
+        is_waiting = self._dialogue is not None and self._dialogue.waiting
+        if is_waiting or now <= min(self._deadline, self._login_deadline):
             return
         if self._transport is not None and self._transport.get_write_buffer_size():
             # It does not read either: what is there would wait to be sent for ever.
@@ -155,6 +164,16 @@ class Session(asyncio.Protocol):
             self._drop(_STOPPING)
 
     # Inside.
+
+    def _take_place(self, caller: Caller) -> Place | None:
+        relay, limits = self._relay, self._relay.limits
+        answer = relay.identities.app_for(caller, None)
+        is_stranger = isinstance(answer, Refusal) and answer.reason is Reason.UNKNOWN_CALLER
+        if is_stranger:
+            is_local = caller.uid is not None
+            time_s = limits.login_timeout_s if is_local else limits.public_login_timeout_s
+            self._login_deadline = self._loop.time() + time_s
+        return relay.shares.take(caller.uid, limits.max_connections, is_stranger=is_stranger)
 
     def _process(self, dialogue: Dialogue, data: bytes) -> None:
         self._processing = True
@@ -205,8 +224,6 @@ class Session(asyncio.Protocol):
         self._expect_command()
         if dialogue.stream is not None:
             self._deadline = min(self._deadline, self._message_deadline)
-        elif dialogue.waiting:
-            self._deadline = _NEVER
         return rest
 
     def _expect_command(self) -> None:
@@ -230,6 +247,8 @@ class Session(asyncio.Protocol):
     def _forget(self) -> None:
         dialogue, self._dialogue, self._transport = self._dialogue, None, None
         self._relay.sessions.discard(self)
+        if self._place is not None:
+            self._place.give_back()
         if dialogue is not None:
             dialogue.lost()
 

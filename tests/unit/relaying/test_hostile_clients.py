@@ -75,13 +75,13 @@ def test_octet_now_and_then_does_not_help(impatient: RunningRelay, said: bytes) 
 
 
 def test_too_many_clients_are_turned_away(impatient: RunningRelay) -> None:
-    """The sixth hears 421; when one of the five has gone, another is served."""
+    """One user has three of the five; when one of its clients has gone, another is served."""
     wait_until(lambda: clients(impatient) == 0, "no clients")
     with contextlib.ExitStack() as stack:
-        five = [stack.enter_context(wire(impatient.host.tcp())) for _ in range(5)]
-        with wire(impatient.host.tcp(), hello=None) as sixth:
-            assert sixth.hear_end().startswith(b"421 4.7.0 ")
-        five[0].ask(b"QUIT\r\n")
+        three = [stack.enter_context(wire(impatient.host.tcp())) for _ in range(3)]
+        with wire(impatient.host.tcp(), hello=None) as fourth:
+            assert fourth.hear_end().startswith(b"421 4.7.0 ")
+        three[0].ask(b"QUIT\r\n")
         with wire(impatient.host.tcp()) as another:
             assert another.ask(b"NOOP\r\n").startswith(b"250 ")
 
