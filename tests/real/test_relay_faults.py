@@ -21,7 +21,7 @@ import pytest
 from rigs.daemon import Daemon, wait_until
 from rigs.relay_host import ROOT_MAY_PASS, ROOT_MAY_SPOOL, RelayHost, RunningRelay, relay_host
 from rigs.relay_load import Load
-from rigs.relay_wire import wire
+from rigs.relay_wire import SENDER, wire
 from rigs.sandbox import SandboxRig, eventually, running_sandbox
 from sesguard.core.secret import Secret
 from sesguard.relay.queue_desk import QueueDesk
@@ -254,6 +254,20 @@ def test_what_ses_refuses_is_refused(host: RelayHost, mode: str, account: Accoun
             assert reply.startswith(b"250 ")
             wait_until(lambda: daemon.events("queue.bounced"), "the end of it")
     assert [] == account.rig.client.inbox()
+
+
+def test_a_bounce_arrives(account: Account) -> None:
+    """SES takes no null sender, so it comes from the address that it goes to; and it is the end."""
+    apps = f'{ROOT_MAY_SPOOL}configuration_set = "missing"\n'
+    with relay_host(account.rig, key=account.key, apps=apps) as host, host.running() as daemon:
+        assert send(host).startswith(b"250 ")
+        relay = RunningRelay(host, daemon)
+        [bounce] = relay.received()
+        wait_until(lambda: len(attempts(daemon)) == 2, "the end of both")
+        assert ["queue.bounced", "queue.delivered"] == [each["event"] for each in attempts(daemon)]
+        assert (SENDER, (SENDER,)) == (bounce.envelope_sender, bounce.recipients)
+        assert b"\r\nAuto-Submitted: auto-replied\r\n" in relay.raw(bounce)
+        assert b"Configuration set <missing> does not exist" in relay.raw(bounce)
 
 
 def test_rotation_under_load(host: RelayHost, mode: str, account: Account) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sesguard.core.envelope import Envelope, Recipient
+from sesguard.core.envelope import Envelope, Notify, Recipient
 from sesguard.relay.delivery import Deliverer, DeliveryEvent, DeliveryLimits
 from sesguard.relay.ledger import Ledger
 from sesguard.relay.spool import Origin, Spool, SpoolCarrier
@@ -101,6 +101,11 @@ class Carried:
     is_finished: bool = False
     is_aborted: bool = False
 
+    @property
+    def is_notice(self) -> bool:
+        """Whether it was written by the queue, for a sender."""
+        return self.envelope.recipients[0].notify == {Notify.NEVER}
+
 
 Script = Callable[[Carried], Result | None]
 
@@ -119,6 +124,7 @@ class ScriptedCarrier:
         *,
         credential_id: str | None = None,
         partial: bool = False,
+        app: str = "",
     ) -> Transfer:
         assert partial
         carried = Carried(envelope, credential_id, listener)

@@ -6,6 +6,10 @@ sender asked to hear of success (NOTIFY=SUCCESS), since SES sends no receipts of
 delivery status notifications (RFC 3464): a text for people in English and Portuguese, a part for
 programs, and the header of the message.
 
+A notification comes from the address that it goes to. SES takes no null sender (501), and no
+address that it has not verified; the one that the mail itself came from is the only one that every
+account has.
+
 Promises
     Nobody is told who must not be: the null sender, and recipients whose NOTIFY says otherwise.
     CRLF line ends only, and nothing that a recipient's address, a reply or a header holds makes a
@@ -18,7 +22,7 @@ Limits
 Raises nothing.
 
 Sources: RFC 3461 (ENVID, ORCPT, NOTIFY), RFC 3464, RFC 3834 (Auto-Submitted), RFC 6522, RFC 6533
-(addresses beyond ASCII).
+(addresses beyond ASCII); of the null sender, docker-mailserver's issue 2403.
 """
 
 import binascii
@@ -94,7 +98,6 @@ def bounce(
     failures: Mapping[str, Reply],
     *,
     reporting_host: str,
-    from_address: str,
     arrived_at: float,
     now: float,
     reason_expired: bool,
@@ -107,7 +110,6 @@ def bounce(
         header: Of the message, dots not doubled; with or without its empty line.
         failures: What was said last, by recipient.
         reporting_host: Name of this host.
-        from_address: Address that it is from, at a domain that SES has verified.
         arrived_at: When the message was received, wall clock in seconds.
         now: Likewise.
         reason_expired: Whether we gave up, rather than the upstream refused.
@@ -124,9 +126,7 @@ def bounce(
     english, portuguese = _EXPIRED_TEXT if reason_expired else _REFUSED_TEXT
     text = (english.format(hours=hours), portuguese.format(hours=hours))
     report = _Report("Undelivered mail", "failed", text, told)
-    return _message(
-        envelope, header, report, reporting_host, from_address, arrived_at=arrived_at, now=now
-    )
+    return _message(envelope, header, report, reporting_host, arrived_at=arrived_at, now=now)
 
 
 def relayed(
@@ -135,7 +135,6 @@ def relayed(
     replies: Mapping[str, Reply],
     *,
     reporting_host: str,
-    from_address: str,
     arrived_at: float,
     now: float,
 ) -> bytes | None:
@@ -150,9 +149,7 @@ def relayed(
         if Notify.SUCCESS in recipient.notify
     )
     report = _Report("Mail handed on", "relayed", _RELAYED_TEXT, told)
-    return _message(
-        envelope, header, report, reporting_host, from_address, arrived_at=arrived_at, now=now
-    )
+    return _message(envelope, header, report, reporting_host, arrived_at=arrived_at, now=now)
 
 
 def _among(envelope: Envelope, replies: Mapping[str, Reply]) -> list[tuple[Recipient, Reply]]:
@@ -172,7 +169,6 @@ def _message(
     header: bytes,
     report: _Report,
     host: str,
-    from_address: str,
     *,
     arrived_at: float,
     now: float,
@@ -186,9 +182,10 @@ def _message(
         names = ("global-delivery-status", "message/global-headers")
     digest = hashlib.sha256(b"\0".join((status, header, repr(now).encode()))).hexdigest()
     mark = f"=_{digest[:40]}"
+    address = _line(envelope.sender)
     front = (
-        f"From: MAILER-DAEMON <{_line(from_address)}>",
-        f"To: <{_line(envelope.sender)}>",
+        f"From: MAILER-DAEMON <{address}>",
+        f"To: <{address}>",
         f"Subject: {report.subject}",
         f"Date: {_date(now)}",
         f"Message-ID: <{digest[:32]}@{_line(host)}>",

@@ -194,7 +194,7 @@ def _entry(row: sqlite3.Row) -> QueueEntry:
     return QueueEntry(
         public_id(row["id"]),
         State(row["state"]),
-        Origin(row["app"], row["uid"], row["credential_id"] or None),
+        Origin(row["app"], row["uid"], row["credential_id"] or None, bool(row["is_notice"])),
         decode_envelope(row["envelope"]),
         row["size"],
         row["received_at"],

@@ -2,7 +2,8 @@
 How an attempt to deliver ends: what is written to the queue, and what is told about it.
 
 Promises: what is given up leads to exactly one bounce, which is written in the transaction that
-takes the message out of the queue; a bounce is never answered by a bounce.
+takes the message out of the queue; a bounce is never answered by a bounce. Since it comes from an
+address of the app (`sesguard.relay.bounce`), it is known by its `Origin`.
 
 Sources: RFC 3461, 5.2 (a bounce asks for none); RFC 5321, 4.5.4 and 4.5.5.
 """
@@ -190,7 +191,7 @@ class Settler:
         *,
         reason_expired: bool,
     ) -> NewMessage | None:
-        if not failures or not message.envelope.sender:
+        if not failures or not _may_be_told(message):
             return None
         text = self._bounce(
             message.envelope,
@@ -206,7 +207,7 @@ class Settler:
         self, message: QueuedMessage, delivered: Sequence[Recipient], reply: Reply, now: float
     ) -> NewMessage | None:
         wanted = {each.address: reply for each in delivered if Notify.SUCCESS in each.notify}
-        if not wanted or not message.envelope.sender:
+        if not wanted or not _may_be_told(message):
             return None
         text = self._receipt(
             message.envelope,
@@ -282,17 +283,24 @@ def _without(envelope: Envelope, later: Mapping[str, Reply]) -> Envelope:
     return envelope if len(kept) == len(envelope.recipients) else replace(envelope, recipients=kept)
 
 
+def _may_be_told(message: QueuedMessage) -> bool:
+    """Whether it has a sender who may hear of it."""
+    return bool(message.envelope.sender) and not message.origin.is_notice
+
+
 def _notice(message: QueuedMessage, text: bytes | None, now: float) -> NewMessage | None:
-    """A message from nobody to the sender."""
+    """A message to the sender, from the same address."""
     if text is None:
         return None
+    sender = message.envelope.sender
     envelope = Envelope(
-        "",
-        (Recipient(message.envelope.sender, frozenset({Notify.NEVER})),),
+        sender,
+        (Recipient(sender, frozenset({Notify.NEVER})),),
         eight_bit=not text.isascii(),
         utf8=message.envelope.utf8,
     )
-    return NewMessage(message.origin, envelope, now, State.QUEUED, None, _in_wire_form(text))
+    origin = replace(message.origin, is_notice=True)
+    return NewMessage(origin, envelope, now, State.QUEUED, None, _in_wire_form(text))
 
 
 def _events(

@@ -38,6 +38,8 @@ class Origin:
     app: str
     uid: int | None
     credential_id: str | None
+    is_notice: bool = False
+    """Whether we wrote it, to tell the app's sender what became of mail: no notice answers it."""
 
 
 class NewMessage(NamedTuple):

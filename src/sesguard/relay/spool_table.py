@@ -62,6 +62,7 @@ CREATE TABLE messages (
   age_from REAL NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0,
   maybe_sent INTEGER NOT NULL DEFAULT 0,
+  is_notice INTEGER NOT NULL,
   hold_reason TEXT,
   last_reply TEXT NOT NULL DEFAULT ''
 );
@@ -91,8 +92,8 @@ _DECODE: Final = msgspec.json.Decoder(Envelope).decode
 _INSERT: Final = """
 INSERT INTO messages
   (id, state, credential_id, next_attempt, app, uid, envelope, size, received_at, age_from,
-   hold_reason)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+   hold_reason, is_notice)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT_PIECE: Final = "INSERT INTO bodies (id, data) VALUES (?, ?)"
 _CREDENTIALS: Final = """
@@ -109,7 +110,7 @@ FROM each WHERE id IS NOT NULL
 """
 _COLUMNS: Final = """
 SELECT m.id, app, uid, credential_id, envelope, size, received_at, attempts, maybe_sent, data,
-       age_from, last_reply
+       age_from, last_reply, is_notice
 FROM messages AS m JOIN bodies AS b ON b.id = m.id
 """
 _DUE: Final = f"""{_COLUMNS}
@@ -291,6 +292,7 @@ def _insert(connection: sqlite3.Connection, messages: Sequence[tuple[int, NewMes
                 new.received_at,
                 new.received_at,
                 new.hold_reason,
+                new.origin.is_notice,
             )
             for message_id, new in messages
         ],
@@ -355,7 +357,7 @@ def _select(
 def _queued(row: sqlite3.Row) -> QueuedMessage:
     return QueuedMessage(
         row[0],
-        Origin(row[1], row[2], row[3] or None),
+        Origin(row[1], row[2], row[3] or None, bool(row[12])),
         _DECODE(row[4]),
         row[5],
         row[6],

@@ -29,7 +29,6 @@ def _bounce(
         header,
         failures,
         reporting_host="web1.a.example",
-        from_address="MAILER-DAEMON@a.example",
         arrived_at=ARRIVED,
         now=NOW,
         reason_expired=expired,
@@ -63,7 +62,7 @@ def test_a_bounce_says_what_was_not_delivered() -> None:
     message = _parsed(_bounce(_envelope(), {"b@x.example": REFUSED}))
     text, _, header = message.iter_parts()
 
-    assert "MAILER-DAEMON <MAILER-DAEMON@a.example>" == message["From"]
+    assert "MAILER-DAEMON <shop@a.example>" == message["From"]
     assert "shop@a.example" == message["To"].addresses[0].addr_spec
     assert "auto-replied" == message["Auto-Submitted"]
     assert "multipart/report" == message.get_content_type()
@@ -162,7 +161,6 @@ def test_success_is_told_to_those_who_asked() -> None:
             HEADER,
             replies,
             reporting_host="web1.a.example",
-            from_address="MAILER-DAEMON@a.example",
             arrived_at=ARRIVED,
             now=NOW,
         )
@@ -194,7 +192,6 @@ def test_the_same_arguments_give_the_same_message() -> None:
         HEADER,
         failures,
         reporting_host="web1.a.example",
-        from_address="MAILER-DAEMON@a.example",
         arrived_at=ARRIVED,
         now=NOW + 1,
         reason_expired=False,

@@ -135,10 +135,10 @@ def test_retries_follow_the_advice_of_ses(tmp_path: Path) -> None:
 
 
 def test_what_is_given_up_bounces_once(tmp_path: Path) -> None:
-    """After `bounce_after_s` its sender is told, by a message from nobody, and it is gone."""
+    """After `bounce_after_s` its sender is told, from its own address, and it is gone."""
 
     def script(carried: Carried) -> Result:
-        return GREYLISTED if carried.envelope.sender else accepted()
+        return accepted() if carried.is_notice else GREYLISTED
 
     async def act(post: Post) -> None:
         await store(post.intake, b"Subject: order\r\nX: 1\r\n.hidden: 2\r\n\r\nbody\r\n")
@@ -148,9 +148,8 @@ def test_what_is_given_up_bounces_once(tmp_path: Path) -> None:
         endings = [event.outcome for event in post.events]
         assert [Ending.DEFERRED, Ending.BOUNCED, Ending.DELIVERED] == endings
         bounce = post.carrier.carried[-1]
-        assert Envelope("", (Recipient("shop@example.com", frozenset({Notify.NEVER})),)) == (
-            bounce.envelope
-        )
+        told = (Recipient("shop@example.com", frozenset({Notify.NEVER})),)
+        assert Envelope("shop@example.com", told) == bounce.envelope
         assert ORIGIN.credential_id == bounce.credential_id
         assert b"Subject: expired True" in bounce.data
         assert b"customer@example.net: 451 4.7.1 try again later" in bounce.data
@@ -165,7 +164,7 @@ def test_what_ses_refuses_bounces_at_once(tmp_path: Path) -> None:
     """A 5xx about the message is not tried again; lines of the bounce keep their dots."""
 
     def script(carried: Carried) -> Result:
-        return REJECTED if carried.envelope.sender else accepted()
+        return accepted() if carried.is_notice else REJECTED
 
     def bounce(*_arguments: Any, reason_expired: bool, **_options: Any) -> bytes:
         assert not reason_expired
@@ -197,8 +196,35 @@ def test_a_bounce_is_never_made_for_a_bounce_or_where_none_is_wanted(
     assert "dropped" == entry.outcome
 
 
+@pytest.mark.parametrize("ending", ["refused", "too old"])
+def test_a_bounce_that_fails_is_dropped(tmp_path: Path, ending: str) -> None:
+    """Although it has a sender; a restart in between does not change that."""
+    failing = REJECTED if ending == "refused" else GREYLISTED
+
+    def script(carried: Carried) -> Result:
+        return failing if carried.is_notice else REJECTED
+
+    async def refuse(post: Post) -> None:
+        await store(post.intake)
+        await post.settled(2)
+
+    async def act(post: Post) -> None:
+        await post.pass_time(49 * HOUR)
+        [event] = await post.settled(1)
+        await post.quiet()
+        assert Ending.DROPPED is event.outcome
+        assert [] == await post.rows()
+
+    with_post(tmp_path, refuse, script)
+    if ending == "too old":
+        with_post(tmp_path, act, script)
+    entries = Ledger(tmp_path).recent("shop", 10)
+    assert {"bounced", "dropped"} == {entry.outcome for entry in entries}
+    assert 2 == len(entries)
+
+
 def test_a_sender_who_asked_hears_of_success(tmp_path: Path) -> None:
-    """NOTIFY=SUCCESS: a receipt from nobody, for the recipients that it was asked for."""
+    """NOTIFY=SUCCESS: a receipt for the recipients that it was asked for."""
 
     def receipt(_envelope: Envelope, header: bytes, replies: Any, **_times: float) -> bytes:
         return header + b"\r\n" + ",".join(replies).encode() + b"\r\n"
@@ -211,7 +237,7 @@ def test_a_sender_who_asked_hears_of_success(tmp_path: Path) -> None:
         await post.settled(2)
         assert ["a@example.net,b@example.net", "shop@example.com"] == post.ids()
         told = post.carrier.carried[1]
-        assert ("", b"Subject: order\r\n\r\na@example.net\r\n") == (
+        assert ("shop@example.com", b"Subject: order\r\n\r\na@example.net\r\n") == (
             told.envelope.sender,
             bytes(told.data),
         )
