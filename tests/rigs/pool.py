@@ -32,6 +32,10 @@ LOCK_STEP = ("8BITMIME",)
 SENDER = "app@example.com"
 RECIPIENT = "user@example.net"
 MESSAGE = b"From: app@example.com\r\n\r\nHello.\r\n"
+LARGE = MESSAGE + (b"x" * 998 + b"\r\n") * 66
+"""Enough of a message for it to get a session before it is complete."""
+
+_OF_BEGIN = ("credential_id", "partial", "app")
 
 
 class Vault:
@@ -95,7 +99,7 @@ async def send(
     carrier: Carrier, *recipients: str, message: bytes = MESSAGE, **options: Any
 ) -> Result:
     """Send one message."""
-    begin = {name: options.pop(name) for name in ("credential_id", "partial") if name in options}
+    begin = {name: options.pop(name) for name in _OF_BEGIN if name in options}
     listener = Listener()
     transfer = carrier.begin(envelope(*recipients, **options), listener, **begin)
     transfer.write(message)

@@ -241,7 +241,11 @@ class Transaction:
         )
         if self._app.delivery is DeliveryMode.PASS and self._held is None:
             return self._relay.upstream.begin(
-                envelope, self, credential_id=route.credential_id, partial=self._is_lmtp
+                envelope,
+                self,
+                credential_id=route.credential_id,
+                partial=self._is_lmtp,
+                app=self._app.name,
             )
         origin = Origin(self._app.name, self._caller.uid, route.credential_id)
         held = self._held.text if self._held is not None else None

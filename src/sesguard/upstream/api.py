@@ -84,6 +84,7 @@ class ApiCarrier:
         *,
         credential_id: str | None = None,  # noqa: ARG002 - there is none here
         partial: bool = False,  # noqa: ARG002 - SES takes all or none
+        app: str = "",  # noqa: ARG002 - nobody waits for a session
     ) -> Transfer:
         """See `Carrier`."""
         refusal = _CLOSED if self._is_closed else find_unsayable(envelope)

@@ -11,6 +11,7 @@ Promises
     said, by the end of the connection.
     Replies are bounded in size, and in time by `check_time`, which the owner calls about once a
     second. What the peer says beyond what is due is never taken for the reply to a later message.
+    A client that stops in the middle of its message, or lets others wait for it, loses the session.
     No text that leaves here holds the password, also when the peer sends it back.
 
 Raises nothing: whatever happens to a message is a `Result`. When the connection breaks between the
@@ -30,6 +31,7 @@ from sesguard.upstream.failures import deferral
 from sesguard.upstream.handshake import Session
 from sesguard.upstream.interface import Result
 from sesguard.upstream.introduction import Introduction
+from sesguard.upstream.pace import LAG_S, SILENCE_S, Pace
 from sesguard.upstream.replies import Outcome, Reply, classify
 from sesguard.upstream.smtp import FINAL_TIMEOUT_S
 from sesguard.upstream.wire import END_OF_DATA, NotSmtp, ReplyReader
@@ -41,6 +43,8 @@ _GO_AHEAD: Final = 354
 _GOES_AWAY: Final = 421
 _NOBODY: Final[Mapping[str, Reply]] = {}
 _GIVEN_UP: Final = deferral("4.3.0", "the message was given up")
+_SILENT: Final = deferral("4.4.2", "the message stopped coming in")
+_SLOW: Final = deferral("4.4.2", "the message came in too slowly while others waited")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,10 @@ class Timeouts:
     """For the reply to a whole message."""
     wait_s: float = 60.0
     """For a message to get a session."""
+    silence_s: float = SILENCE_S
+    """For a client to send more of a message that has a session."""
+    lag_s: float = LAG_S
+    """How far a client may be behind (`sesguard.upstream.pace`) while others wait."""
     idle_s: float = 8.0
     """An idle session is closed before SES does so, after about 10 s."""
     age_s: float = 300.0
@@ -173,6 +181,8 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         self._transaction: Transaction | None = None
         self._introduction: Introduction | None = None
+        self._pace: Pace | None = None
+        """Of the client, while the upstream waits for text."""
         self._write_paused = False
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
@@ -239,10 +249,22 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
         self._lose(why)
 
-    def check_time(self, now: float) -> None:
-        """Give the peer up when a reply is late; the owner calls it about once a second."""
+    def check_time(self, now: float, *, crowded: bool) -> None:
+        """
+        Give up a peer whose reply is late and a client that is too slow; about once a second.
+
+        Args:
+            now: Time of the event loop.
+            crowded: Whether others wait for a session.
+        """
         if self._deadline and now > self._deadline:
             self.drop("did not answer in time")
+        elif self._phase is _Phase.BODY and self._pace and self._transaction:
+            self._pace.look(now, self._transaction.size, held=self._write_paused)
+            if self._pace.is_silent:
+                self._end(_SILENT, drop=True)
+            elif crowded and self._pace.is_behind:
+                self._end(_SLOW, drop=True)
 
     # What the event loop tells (`asyncio.Protocol`).
 
@@ -338,6 +360,10 @@ class Connection(asyncio.Protocol):
         if transaction.finished:
             self.end_data(data)
             return
+        times = self._timeouts
+        self._pace = Pace(
+            self._loop.time(), transaction.size, silence_s=times.silence_s, lag_s=times.lag_s
+        )
         self._transport.write(data)
         if not self._write_paused:
             transaction.resume()

@@ -81,6 +81,7 @@ class Carrier(Protocol):
         *,
         credential_id: str | None = None,
         partial: bool = False,
+        app: str = "",
     ) -> Transfer:
         """
         Begin to send a message. It raises nothing: what goes wrong is a `Result`.
@@ -93,6 +94,8 @@ class Carrier(Protocol):
             partial: Whether the message is sent to the other recipients when the upstream refuses
                 some of them. Otherwise it goes to all or to none, and the first refusal is the
                 reply.
+            app: Whose message it is. Where there is too little of what all share, such as sessions
+                upstream, each app has its turn, and none can keep the others waiting.
         """
         ...
 

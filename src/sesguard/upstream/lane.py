@@ -2,7 +2,10 @@
 The sessions of one credential: which are idle, which are busy, and who waits.
 
 Promises
-    Messages get a session in the order in which they came, and wait no longer than they may.
+    Messages get a session each app in its turn, those of one app in the order in which they came,
+    and wait no longer than they may.
+    The messages of one app that are not complete hold at most half of the sessions (or one), so
+    that no client keeps the mail of others waiting by sending slowly.
     A message begins on a session of the version that is CURRENT at that moment. Sessions of an
     older version are closed at once when idle, and after their message when busy.
     The first endpoint that can be reached is used; one that failed is left alone for
@@ -17,7 +20,6 @@ when the first one is back before that.
 
 import asyncio
 import ssl
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +32,7 @@ from sesguard.upstream.connection import Connection, Timeouts, Transaction
 from sesguard.upstream.failures import deferral, reply_of
 from sesguard.upstream.handshake import Login, Session, open_session
 from sesguard.upstream.interface import Result
+from sesguard.upstream.line import Line
 from sesguard.upstream.replies import Outcome, Reply
 from sesguard.upstream.smtp import LoginRefused
 from sesguard.upstream.tls import tls_context
@@ -83,7 +86,7 @@ class Lane:
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._opening: set[asyncio.Task[Session]] = set()
-        self._waiting: deque[PoolTransfer] = deque()
+        self._line = Line()
         self._limit = float(max_connections)
         self._has_worked = False
         """Whether a session was opened since the last failure; until then one is tried."""
@@ -101,12 +104,12 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Messages without a session."""
-        return len(self._waiting)
+        return len(self._line)
 
     @property
     def is_empty(self) -> bool:
         """Whether it has nothing left to do."""
-        return not (self._idle or self._busy or self._opening or self._waiting)
+        return not (self._idle or self._busy or self._opening or self._line)
 
     def use(self, version: CredentialVersion) -> None:
         """From here on messages begin with `version`."""
@@ -125,33 +128,37 @@ class Lane:
 
     def add(self, transfer: PoolTransfer) -> None:
         """Take a message; nothing is told to its listener before this returns."""
-        connection = self._take_idle()
+        may_begin = transfer.finished or self._room(transfer.app) > 0
+        connection = self._take_idle() if may_begin else None
         if connection is not None:
             self._begin(transfer, connection)
             return
         transfer.deadline = self._loop.time() + self._timeouts.wait_s
         transfer.wait_at(self)
-        self._waiting.append(transfer)
+        self._line.add(transfer)
         self._grow()
         if not self._opening and not self._busy:
             self._loop.call_soon(self._serve)
 
+    def ready(self, transfer: PoolTransfer) -> None:  # noqa: ARG002 - any of them may go now
+        """See `Waiter`."""
+        self._hand_out()
+        self._grow()
+
     def give_up(self, transfer: PoolTransfer) -> None:
         """See `Waiter`."""
-        self._waiting.remove(transfer)
+        self._line.remove(transfer)
 
     def tick(self, now: float) -> None:
         """Close what was idle for long, and give up what is late; about once a second."""
         for connection in [*self._busy, *self._idle]:
-            connection.check_time(now)
+            connection.check_time(now, crowded=bool(self._line))
         for connection in [c for c in self._idle if now - c.free_since > self._timeouts.idle_s]:
             self._idle.remove(connection)
             connection.quit()
         self._limit = min(self._limit + LIMIT_GROWTH, self._max_connections)
-        while self._waiting and self._waiting[0].deadline < now:
-            self._waiting.popleft().settle(
-                self._fault or self._failure(_no_session(self._timeouts))
-            )
+        for transfer in self._line.remove_late(now):
+            transfer.settle(self._fault or self._failure(_no_session(self._timeouts)))
         self._serve()
 
     def retire(self) -> list[PoolTransfer]:
@@ -165,13 +172,11 @@ class Lane:
         for connection in self._busy:
             connection.retired = True
         self.close_idle()
-        waiting = [*self._waiting]
-        self._waiting.clear()
-        return waiting
+        return self._line.clear()
 
     def cut_unfinished(self) -> None:
         """End every message that is not complete, with a result that keeps it."""
-        transfers = [*self._waiting, *(c.transaction for c in self._busy)]
+        transfers = [*self._line, *(c.transaction for c in self._busy)]
         for transfer in transfers:
             if isinstance(transfer, PoolTransfer) and not transfer.finished:
                 transfer.cut(self._failure(_CLOSING))
@@ -193,11 +198,13 @@ class Lane:
         worn = worn or self._loop.time() - connection.opened_at > self._timeouts.age_s
         if connection.retired or worn or self._retired:
             connection.quit()
-        elif self._waiting:
-            self._begin(self._waiting.popleft(), connection)
+            return
+        self._busy.discard(connection)
+        transfer = self._line.take(self._room)
+        if transfer is not None:
+            self._begin(transfer, connection)
         else:
             connection.is_fresh = False
-            self._busy.discard(connection)
             self._idle.append(connection)
 
     def connection_gone(self, connection: Connection) -> None:
@@ -207,7 +214,7 @@ class Lane:
             self._idle.remove(connection)
         if connection.was_throttled:
             self._lower_limit()
-        if self._waiting:
+        if self._line:
             self._loop.call_soon(self._serve)
 
     def try_again(self, transaction: Transaction, result: Result) -> bool:  # noqa: ARG002
@@ -218,7 +225,7 @@ class Lane:
         transaction.retried = True
         transaction.deadline = self._loop.time() + self._timeouts.wait_s
         transaction.wait_at(self)
-        self._waiting.appendleft(transaction)
+        self._line.add_first(transaction)
         # What killed one idle session has likely killed the others.
         self.close_idle()
         return True
@@ -228,6 +235,25 @@ class Lane:
     def _begin(self, transfer: PoolTransfer, connection: Connection) -> None:
         self._busy.add(connection)
         transfer.begin_at(connection)
+
+    def _room(self, app: str) -> int:
+        """How many more messages of an app may have a session before they are complete."""
+        held = sum(
+            isinstance(each := connection.transaction, PoolTransfer)
+            and each.app == app
+            and not each.finished
+            for connection in self._busy
+        )
+        return max(1, int(self._limit) // 2) - held
+
+    def _hand_out(self) -> None:
+        """Give idle sessions to those who wait and may have one."""
+        while self._line and (connection := self._take_idle()) is not None:
+            transfer = self._line.take(self._room)
+            if transfer is None:
+                self._idle.append(connection)
+                return
+            self._begin(transfer, connection)
 
     def _take_idle(self) -> Connection | None:
         while self._idle:
@@ -244,19 +270,21 @@ class Lane:
             connection.quit()
 
     def _serve(self) -> None:
-        """Open sessions for those who wait; tell them when that cannot be."""
+        """Find sessions for those who wait; tell them when that cannot be."""
+        self._hand_out()
         self._grow()
-        if self._waiting and not self._opening and not self._busy:
-            waiting = [*self._waiting]
-            self._waiting.clear()
-            for transfer in waiting:
+        if self._line and not self._opening and not self._busy:
+            for transfer in self._line.clear():
                 transfer.settle(self._fault or self._failure(_no_session(self._timeouts)))
 
     def _grow(self) -> None:
         allowed = max(1, int(self._limit)) - self.open_connections
-        allowed = min(allowed, len(self._waiting)) if self._has_worked else min(allowed, 1)
-        if not self._waiting or self._loop.time() < self._rests_until or self._retired:
+        if allowed <= 0 or not self._line or self._retired:
             return
+        if self._loop.time() < self._rests_until:
+            return
+        wanted = self._line.count(self._room) - len(self._idle)
+        allowed = min(allowed, wanted if self._has_worked else min(wanted, 1))
         while len(self._opening) < allowed:
             assert self._version is not None
             task = self._loop.create_task(self._open(self._version))

@@ -7,14 +7,16 @@ Promises
     end by themselves, also without traffic, and no message is cut.
     A session that turns out dead before the upstream took anything of a message is replaced once,
     and the writer of the message does not notice.
+    A message gets a session when it is complete or large, and each app has its turn: see
+    `sesguard.upstream.transfer` and `sesguard.upstream.line`.
     `begin` raises nothing and tells nothing; a credential that cannot be had, an upstream that
     cannot be reached or trusted, a refused login: each is a `Result` with a 4xx reply.
 
 Limits: `max_connections` sessions a credential, beyond which messages wait up to
 `Timeouts.wait_s`; see `sesguard.upstream.lane` for how long sessions live.
 
-Known fault: a message that waits keeps up to `sesguard.upstream.transfer.BUFFER_BYTES` and one
-piece of its text in memory.
+Known fault: a message without a session keeps up to `sesguard.upstream.transfer.BUFFER_BYTES` and
+one piece of its text in memory.
 """
 
 import asyncio
@@ -69,11 +71,20 @@ class UpstreamPool:
         self._loop = asyncio.get_running_loop()
         self._destinations: dict[str, Destination] = {}
         self._rules: list[RoutingRule] = []
+        self._coming: set[PoolTransfer] = set()
+        """Messages that are not worth a session yet."""
         self._lanes: dict[str, Lane] = {}
         self._draining: list[Lane] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-        shortest_s = min(timeouts.reply_s, timeouts.final_s, timeouts.wait_s, timeouts.idle_s)
+        shortest_s = min(
+            timeouts.reply_s,
+            timeouts.final_s,
+            timeouts.wait_s,
+            timeouts.idle_s,
+            timeouts.silence_s,
+            timeouts.lag_s,
+        )
         self._tick_s = min(TICK_S, shortest_s / 4)
         self.update(destinations)
 
@@ -109,20 +120,30 @@ class UpstreamPool:
         *,
         credential_id: str | None = None,
         partial: bool = False,
+        app: str = "",
     ) -> Transfer:
         """See `Carrier`."""
-        transfer = PoolTransfer(envelope, listener, partial=partial)
         refusal = _CLOSED if self._is_closed else find_unsayable(envelope)
-        if refusal is not None:
-            self._settle_soon(transfer, refusal, credential_id)
+        transfer = PoolTransfer(
+            envelope,
+            listener,
+            self if refusal is None else None,
+            credential_id=credential_id,
+            partial=partial,
+            app=app,
+        )
+        if refusal is None:
+            self._coming.add(transfer)
         else:
-            self._place(transfer, credential_id)
+            self._settle_soon(transfer, refusal, credential_id)
         return transfer
 
     async def close(self, *, timeout_s: float) -> None:
         """See `Carrier`."""
         self._is_closed = True
         deadline = self._loop.time() + timeout_s
+        for transfer in [*self._coming]:
+            transfer.cut(Result(_CLOSED, credential_id=transfer.credential_id))
         for lane in self._all_lanes():
             lane.cut_unfinished()
         while not self._is_empty() and self._loop.time() < deadline:
@@ -133,6 +154,18 @@ class UpstreamPool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    # What its transfers tell (`Waiter`).
+
+    def ready(self, transfer: PoolTransfer) -> None:
+        """See `Waiter`."""
+        if transfer in self._coming:
+            self._coming.remove(transfer)
+            self._place(transfer, transfer.credential_id)
+
+    def give_up(self, transfer: PoolTransfer) -> None:
+        """See `Waiter`."""
+        self._coming.discard(transfer)
 
     def _place(self, transfer: PoolTransfer, credential_id: str | None) -> None:
         """Give the message to the lane of its credential."""

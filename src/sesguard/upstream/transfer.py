@@ -1,9 +1,11 @@
 """
 One message on its way into a pool: what is written before the upstream wants it is kept here.
 
-Promises: the listener is told of one result or, after `abort`, of none; at most `BUFFER_BYTES` and
-one piece are kept before the listener is paused; a message whose text does not end with CRLF is not
-finished upstream, because the line that ends it would not be one.
+Promises: a session is looked for only when the message is complete, or `BUFFER_BYTES` of it are
+there, so that a client that stops before that keeps nobody waiting; the listener is told of one
+result or, after `abort`, of none; at most `BUFFER_BYTES` and one piece are kept before the listener
+is paused, in pieces of any length; a message whose text does not end with CRLF is not finished
+upstream, because the line that ends it would not be one.
 """
 
 from typing import Final, Protocol
@@ -21,24 +23,39 @@ _NOT_WIRE_FORM: Final = deferral("4.3.0", "the message does not end with a line 
 class Waiter(Protocol):
     """Whoever looks for a connection for the transfer."""
 
+    def ready(self, transfer: "PoolTransfer") -> None:
+        """The transfer is worth a connection: it is complete, or large."""
+        ...
+
     def give_up(self, transfer: "PoolTransfer") -> None:
         """The transfer needs no connection any more."""
         ...
 
 
 class PoolTransfer:
-    """A `Transfer`, and the `Transaction` of a connection."""
+    """
+    A `Transfer`, and the `Transaction` of a connection.
+
+    Args:
+        envelope: From whom, to whom.
+        listener: Told of the result, and when to pause.
+        waiter: Told when it is ready; None: it is refused already.
+        credential_id: See `Carrier.begin`.
+        partial: Likewise.
+        app: Likewise.
+    """
 
     __slots__ = (
         "_body_is_open",
         "_buffer",
-        "_buffered",
         "_connection",
         "_finished",
         "_listener",
         "_paused",
         "_tail",
         "_waiter",
+        "app",
+        "credential_id",
         "deadline",
         "envelope",
         "partial",
@@ -47,9 +64,20 @@ class PoolTransfer:
         "size",
     )
 
-    def __init__(self, envelope: Envelope, listener: TransferListener, *, partial: bool) -> None:
+    def __init__(
+        self,
+        envelope: Envelope,
+        listener: TransferListener,
+        waiter: Waiter | None,
+        *,
+        credential_id: str | None,
+        partial: bool,
+        app: str,
+    ) -> None:
         self.envelope: Final = envelope
+        self.credential_id: Final = credential_id
         self.partial: Final = partial
+        self.app: Final = app
         self.deadline = 0.0
         """Until when it waits for a connection."""
         self.retried = False
@@ -58,12 +86,11 @@ class PoolTransfer:
         """Whether it is over: the result was told, or it was aborted."""
         self.size = 0
         self._listener = listener
-        self._buffer: list[bytes] = []
-        self._buffered = 0
+        self._buffer = bytearray()
         self._tail = b"\r\n"
         self._finished = False
         self._paused = False
-        self._waiter: Waiter | None = None
+        self._waiter = waiter
         self._connection: Connection | None = None
         self._body_is_open = False
 
@@ -78,10 +105,11 @@ class PoolTransfer:
         if self._body_is_open and self._connection is not None:
             self._connection.write(data)
             return
-        self._buffer.append(data)
-        self._buffered += len(data)
-        if self._buffered > BUFFER_BYTES:
+        self._buffer += data
+        if len(self._buffer) >= BUFFER_BYTES:
             self.pause()
+            if self._waiter is not None:
+                self._waiter.ready(self)
 
     def finish(self) -> None:
         """See `Transfer`."""
@@ -93,6 +121,8 @@ class PoolTransfer:
         self._finished = True
         if self._body_is_open and self._connection is not None:
             self._connection.end_data()
+        elif self._waiter is not None:
+            self._waiter.ready(self)
 
     def abort(self) -> None:
         """See `Transfer`."""
@@ -118,9 +148,8 @@ class PoolTransfer:
     def open_body(self) -> bytes:
         """See `Transaction`."""
         self._body_is_open = True
-        data = b"".join(self._buffer)
+        data = bytes(self._buffer)
         self._buffer.clear()
-        self._buffered = 0
         return data
 
     def pause(self) -> None:

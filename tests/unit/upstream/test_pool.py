@@ -10,6 +10,7 @@ import pytest
 
 from rigs.async_peer import MESSAGE_ID, Act, Listener, running_peer, until
 from rigs.pool import (
+    LARGE,
     LOCK_STEP,
     MESSAGE,
     QUICK,
@@ -155,7 +156,7 @@ def test_the_envelope_says_only_what_was_offered(
     assert [
         f"MAIL FROM:<app@example.com> BODY=8BITMIME SIZE={len(MESSAGE)} SMTPUTF8",
         "RCPT TO:<josé@exämple.net>",
-        "MAIL FROM:<app@example.com> BODY=8BITMIME SMTPUTF8",
+        f"MAIL FROM:<app@example.com> BODY=8BITMIME SIZE={len(MESSAGE)} SMTPUTF8",
         "RCPT TO:<jose@exämple.net>",
     ] == run(heard("8BITMIME", "SIZE", "SMTPUTF8"))
     assert ["MAIL FROM:<app@example.com>", "RCPT TO:<jose@xn--exmple-cua.net>"] == run(heard())
@@ -202,7 +203,7 @@ def test_no_recipients(server_tls: ssl.SSLContext, ca_file: Path) -> None:
     async def main() -> None:
         async with running_peer(server_tls) as peer, pool_to(at(peer), ca_file=ca_file) as pool:
             listener = Listener()
-            pool.begin(envelope().__class__(SENDER, ()), listener)
+            pool.begin(envelope().__class__(SENDER, ()), listener).finish()
             assert 554 == (await listener.result()).reply.code
             assert 250 == (await send(pool)).reply.code
         assert 1 == len(peer.mails)
@@ -223,7 +224,7 @@ def test_rotation_drains_the_old_sessions(
         ):
             listener = Listener()
             slow = pool.begin(envelope(), listener)
-            slow.write(b"Subject: slow\r\n")
+            slow.write(LARGE)
             await until(lambda: "DATA" in peer.heard)
             vault.rotate("AKIANEW", "new")
             quick = await send(pool)
@@ -234,7 +235,7 @@ def test_rotation_drains_the_old_sessions(
         assert (250, 2) == (quick.reply.code, quick.credential_version)
         assert (250, 1) == (late.reply.code, late.credential_version)
         assert ["AKIANEW", USER] == [mail.user for mail in peer.mails]
-        assert b"Subject: slow\r\n\r\nstill there\r\n" == peer.mails[1].content
+        assert LARGE + b"\r\nstill there\r\n" == peer.mails[1].content
 
     run(main())
 
@@ -312,6 +313,7 @@ def test_new_settings_move_those_who_wait(server_tls: ssl.SSLContext, ca_file: P
         ):
             listener = Listener()
             first = pool.begin(envelope(), listener)
+            first.write(LARGE)
             await until(lambda: "DATA" in old.heard)
             second = asyncio.create_task(send(pool))
             await until(lambda: pool.waiting == 1)

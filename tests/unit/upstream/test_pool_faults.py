@@ -15,6 +15,7 @@ import trustme
 from rigs.async_peer import Act, Listener, running_peer
 from rigs.pool import (
     HASTY,
+    LARGE,
     LOCK_STEP,
     MESSAGE,
     QUICK,
@@ -117,7 +118,7 @@ def test_a_peer_that_breaks_off_or_stalls(
             listener = Listener()
             transfer = pool.begin(envelope(), listener)
             if stage == "DURING":
-                transfer.write(b"Subject: x\r\n")
+                transfer.write(LARGE)
             else:
                 transfer.write(MESSAGE)
                 transfer.finish()
@@ -254,7 +255,7 @@ def test_an_early_refusal_of_the_text(run: Any, server_tls: ssl.SSLContext, ca_f
             peer.say_next("DURING", "552 Message is too long.")
             listener = Listener()
             transfer = pool.begin(envelope(), listener)
-            transfer.write(MESSAGE)
+            transfer.write(LARGE)
             assert Outcome.TOO_LARGE is (await listener.result()).reply.outcome
             transfer.write(MESSAGE)
             transfer.finish()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rigs.async_peer import Act, Listener, running_peer, until
-from rigs.pool import LOCK_STEP, MESSAGE, at, envelope, pool_to, run_on, send
+from rigs.pool import LARGE, LOCK_STEP, MESSAGE, at, envelope, pool_to, run_on, send
 from sesguard.upstream.connection import WRITE_BUFFER_BYTES
 from sesguard.upstream.transfer import BUFFER_BYTES
 
@@ -62,7 +62,7 @@ def test_the_writer_is_paused_before_the_upstream_wants_the_text(
             peer.say_next("MAIL", Act.STALL)
             listener = Listener()
             transfer = pool.begin(envelope(), listener)
-            transfer.write(b"\r\n" * (BUFFER_BYTES // 2))
+            transfer.write(b"\r\n" * (BUFFER_BYTES // 2 - 1))
             assert 0 == listener.pauses
             transfer.write(b"\r\n")
             assert 1 == listener.pauses
@@ -91,7 +91,7 @@ def test_abort_leaves_nothing(
             peer.heard.clear()
             listener = Listener()
             transfer = pool.begin(envelope(), listener)
-            transfer.write(MESSAGE)
+            transfer.write(LARGE if heard else MESSAGE)
             await until(lambda: not heard or any(line[:4] == heard for line in peer.heard))
             transfer.abort()
             transfer.abort()
@@ -116,7 +116,9 @@ def test_abort_between_two_commands_keeps_the_session(
             pool_to(at(peer), ca_file=ca_file) as pool,
         ):
             await send(pool)
-            pool.begin(envelope(), Listener()).abort()
+            transfer = pool.begin(envelope(), Listener())
+            transfer.write(LARGE)
+            transfer.abort()
             await until(lambda: "RSET" in peer.heard)
             await send(pool)
         assert (1, 2) == (peer.connections, len(peer.mails))
