@@ -1,11 +1,14 @@
 """
 The contract of a key provider, as tests.
 
-Subclass `KeyProviderContract` in a test module and give the two fixtures:
+Subclass `KeyProviderContract` in a test module and give the three fixtures:
 
     class TestMyProvider(KeyProviderContract):
         @pytest.fixture
         def provider(self) -> KeyProvider: ...
+
+        @pytest.fixture
+        def fresh(self) -> KeyProvider: ...
 
         @pytest.fixture
         def other_provider(self) -> KeyProvider: ...
@@ -36,6 +39,11 @@ class KeyProviderContract:
     @pytest.fixture
     def provider(self) -> KeyProvider:
         """Override it: a provider that has its key."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def fresh(self) -> KeyProvider:
+        """Override it: the same as `provider`, as another process has it: nothing loaded."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -126,3 +134,40 @@ class KeyProviderContract:
         provider.load()
 
         assert object.__repr__(provider) == repr(provider)
+
+    def test_next_key_opens_what_either_wrapped(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes, wrapped: bytes
+    ) -> None:
+        """While the key is being changed both are there, here and for whoever loads it then."""
+        provider.prepare_next()
+        by_next = provider.wrap(data_key, CONTEXT)
+
+        fresh.load()
+
+        assert [data_key] * 2 == [provider.unwrap(each, CONTEXT) for each in (wrapped, by_next)]
+        assert [data_key] * 2 == [fresh.unwrap(each, CONTEXT) for each in (wrapped, by_next)]
+
+    def test_preparing_again_takes_the_same_key(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes
+    ) -> None:
+        """An interrupted change goes on with the key that it made."""
+        provider.prepare_next()
+        by_next = provider.wrap(data_key, CONTEXT)
+        fresh.prepare_next()
+        fresh.promote_next()
+
+        assert data_key == fresh.unwrap(by_next, CONTEXT)
+
+    def test_old_key_is_gone_after_the_change(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes, wrapped: bytes
+    ) -> None:
+        """After the promotion only what the new key wrapped opens."""
+        provider.prepare_next()
+        by_next = provider.wrap(data_key, CONTEXT)
+        provider.promote_next()
+        provider.promote_next()
+
+        for each in (provider, fresh):
+            assert data_key == each.unwrap(by_next, CONTEXT)
+            with pytest.raises(WrongKey):
+                each.unwrap(wrapped, CONTEXT)

@@ -3,38 +3,57 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from sesguard.config.schema import Settings, VaultSettings
+from sesguard.config.schema import Settings
 from sesguard.errors import VaultError
 from sesguard.system.privileges import find_user, is_root
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.keyfile import KeyfileProvider
+from sesguard.vault.providers.unlocking import Ask, nobody
 from sesguard.vault.vault import Vault
 
-_PROVIDERS: Final[Mapping[str, Callable[[VaultSettings], KeyProvider]]] = {
-    KeyfileProvider.name: lambda settings: KeyfileProvider(settings.keyfile.path),
+
+def _keyfile(settings: Settings, _ask: Ask) -> KeyProvider:
+    return KeyfileProvider(settings.vault.keyfile.path)
+
+
+_PROVIDERS: Final[Mapping[str, Callable[[Settings, Ask], KeyProvider]]] = {
+    "keyfile": _keyfile,
 }
 
 
-def make_provider(settings: VaultSettings) -> KeyProvider:
-    """The key provider that the settings name; nothing is read yet."""
-    return _PROVIDERS[settings.key_provider](settings)
+def make_provider(settings: Settings, name: str | None = None, ask: Ask = nobody) -> KeyProvider:
+    """
+    A key provider; nothing is read yet.
+
+    Args:
+        settings: Where its key is.
+        name: Which one. Default: the one that the settings name.
+        ask: Asks a person for its passphrase or PIN.
+
+    Raises:
+        SettingsError: Something that the provider needs is not set.
+    """
+    return _PROVIDERS[name or settings.vault.key_provider](settings, ask)
 
 
-def open_vault(settings: Settings) -> Vault:
+def open_vault(settings: Settings, ask: Ask = nobody) -> Vault:
     """
     The vault that the settings name; nothing is read yet.
 
     What root writes to it the daemon's group may read.
+
+    Raises:
+        SettingsError: Something that its key provider needs is not set.
     """
     user = find_user(settings.daemon.user) if is_root() else None
     return Vault(
         settings.vault.directory,
-        make_provider(settings.vault),
+        make_provider(settings, ask=ask),
         reader_gid=user.gid if user else None,
     )
 
 
-def init_vault(settings: Settings) -> Vault:
+def init_vault(settings: Settings, ask: Ask = nobody) -> Vault:
     """
     Make the vault, and its key where the key provider keeps one of its own and has none.
 
@@ -42,7 +61,7 @@ def init_vault(settings: Settings) -> Vault:
         VaultError: There is a vault already, or the key cannot be had.
         SystemFault: A file cannot be made.
     """
-    vault = open_vault(settings)
+    vault = open_vault(settings, ask)
     if vault.exists():
         # Looked at before the key: a new key beside an old vault would hide what is missing.
         raise VaultError(

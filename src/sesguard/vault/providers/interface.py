@@ -1,9 +1,10 @@
 """
 What a key provider is.
 
-A key provider wraps data keys: it encrypts 32 bytes under a key that it keeps (a file, a TPM, AWS
-KMS, an HSM) and binds them to an encryption context. The vault stores what it gives back and never
-looks inside. Every provider passes `sesguard.testing.key_provider_suite`.
+A key provider wraps data keys: it encrypts 32 bytes under a key that it keeps (in a file, a TPM,
+AWS KMS, an HSM) and binds them to an encryption context. The vault stores what it gives back and
+never looks inside. Every provider passes `sesguard.testing.key_provider_suite`; all of ours share
+`sesguard.vault.providers.stored`.
 
 Errors are the same for all of them, so that callers can tell what to do:
 
@@ -36,6 +37,11 @@ class KeyProvider(Protocol):
     name: ClassVar[str]
     """As in the settings file and in the vault: ``keyfile``, ``kms``."""
 
+    @property
+    def place(self) -> str:
+        """Where the key lies, for people: a path, an ARN; nothing secret."""
+        ...
+
     def ensure_key(self) -> bool:
         """
         Make the key if this provider keeps one of its own and has none yet.
@@ -56,6 +62,28 @@ class KeyProvider(Protocol):
         Raises:
             KeyProviderError: The key cannot be had.
             SystemFault: The key is there and must not be used as it is.
+        """
+        ...
+
+    def prepare_next(self) -> None:
+        """
+        Make a new key beside the one there is, and wrap with it from now on.
+
+        One that an interrupted change made is taken. What the key before it wrapped can be unwrapped as well, here and after the next `load`.
+
+        Raises:
+            KeyProviderError: It cannot be made.
+            SystemFault: Likewise.
+        """
+        ...
+
+    def promote_next(self) -> None:
+        """
+        Make the key of `prepare_next` the only one, in one step; without one nothing happens.
+
+        Raises:
+            KeyProviderError: It could not be done, or the key cannot be had after it.
+            SystemFault: Likewise.
         """
         ...
 
