@@ -69,7 +69,8 @@ class KeyProvider(Protocol):
         """
         Make a new key beside the one there is, and wrap with it from now on.
 
-        One that an interrupted change made is taken. What the key before it wrapped can be unwrapped as well, here and after the next `load`.
+        One that an interrupted change made is taken. What the key before it wrapped can be
+        unwrapped as well, here and after the next `load`.
 
         Raises:
             KeyProviderError: It cannot be made.
