@@ -8,7 +8,8 @@ from sesguard.errors import VaultError
 from sesguard.system.privileges import find_user, is_root
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.keyfile import KeyfileProvider
-from sesguard.vault.providers.unlocking import Ask, nobody
+from sesguard.vault.providers.passphrase import PassphraseProvider
+from sesguard.vault.providers.unlocking import Ask, Unlocking, nobody
 from sesguard.vault.vault import Vault
 
 
@@ -16,8 +17,15 @@ def _keyfile(settings: Settings, _ask: Ask) -> KeyProvider:
     return KeyfileProvider(settings.vault.keyfile.path)
 
 
+def _passphrase(settings: Settings, ask: Ask) -> KeyProvider:
+    own = settings.vault.passphrase
+    unlocking = Unlocking("passphrase", own.passphrase_file, own.credential, ask)
+    return PassphraseProvider(own.path, unlocking)
+
+
 _PROVIDERS: Final[Mapping[str, Callable[[Settings, Ask], KeyProvider]]] = {
     "keyfile": _keyfile,
+    "passphrase": _passphrase,
 }
 
 
