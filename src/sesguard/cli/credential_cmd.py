@@ -7,7 +7,15 @@ import click
 from sesguard.cli import audit
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.credential_import import command as import_command
-from sesguard.cli.credential_view import COLUMNS, describe, known_credentials, table_row
+from sesguard.cli.credential_rewrap import command as rewrap_command
+from sesguard.cli.credential_view import (
+    COLUMNS,
+    describe,
+    known_credentials,
+    provider_json,
+    provider_lines,
+    table_row,
+)
 from sesguard.cli.i18n import _, translate
 from sesguard.cli.progress import StepPrinter
 from sesguard.errors import CheckFailed
@@ -22,6 +30,7 @@ def command() -> None:
 
 
 command.add_command(import_command)
+command.add_command(rewrap_command)
 
 
 @command.command(help=_("Make the first access key of a credential at AWS, test it, and seal it."))
@@ -70,12 +79,15 @@ def check(app: App, as_json: bool, restore_previous: bool) -> None:
             {
                 "version": JSON_VERSION,
                 "ok": not failed,
+                "key_provider": provider_json(vault.provider),
                 "checks": [_check_json(each) for each in checks],
             }
         )
     else:
         for each in checks:
             app.output.data(_check_line(each))
+        for line in provider_lines(vault.provider):
+            app.output.note(line)
     if failed:
         raise CheckFailed(
             "{count} of {total} checks of the vault failed",
