@@ -34,9 +34,7 @@ def command(app: App, as_json: bool, mails: int, key_provider: str) -> None:
     with temporary_directory("sesguard-demo-") as directory:
         # Exim's user and the daemon's user pass through it; what is private inside says so itself.
         directory.chmod(0o711)
-        story = Story(
-            directory, app.output, quiet=as_json, mails=mails, key_provider=key_provider
-        )
+        story = Story(directory, app.output, quiet=as_json, mails=mails, key_provider=key_provider)
         report = story.tell()
     if as_json:
         app.output.print_json(report.as_json())

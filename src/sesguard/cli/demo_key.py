@@ -23,7 +23,7 @@ _SOFTHSM_MODULES: Final = (
     Path("/usr/lib64/softhsm/libsofthsm.so"),
     Path("/usr/lib64/pkcs11/libsofthsm2.so"),
 )
-_TOKEN: Final = "sesguard demo"
+_TOKEN: Final = "sesguard demo"  # noqa: S105 - a label
 
 
 @dataclass(frozen=True, slots=True)
