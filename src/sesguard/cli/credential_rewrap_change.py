@@ -79,7 +79,8 @@ class KeyChange:
             SettingsError: The settings file cannot be changed.
             VaultError: The vault does not open.
         """
-        with_key_provider(read_file(self.config).content, self.config, self.target.name)
+        if self.is_elsewhere:
+            with_key_provider(read_file(self.config).content, self.config, self.target.name)
         journal = find_journal(self.settings.state_directory, VaultSealer(self.vault.provider))
         if journal is not None:
             with closing(journal):
@@ -109,11 +110,15 @@ class KeyChange:
         with self._alone():
             self.require_possible()
             contents = self.vault.rewrap(self.target, follow)
-            try:
-                set_key_provider(self.config, self.target.name)
-            except Error as error:
-                raise unfinished(self.target.name, error) from error
+            if self.is_elsewhere:
+                self._set_key_provider()
         return Changed(contents.generation, unreadable)
+
+    def _set_key_provider(self) -> None:
+        try:
+            set_key_provider(self.config, self.target.name)
+        except Error as error:
+            raise unfinished(self.target.name, error) from error
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
