@@ -8,7 +8,7 @@ that it starts, and for one test after another.
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,17 @@ import pkcs11
 import pytest
 from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass, TokenFlag
 
+from sesguard.core.secret import Secret
 from sesguard.system.files import find_program
+from sesguard.vault.providers.pkcs11 import Pkcs11Provider
+from sesguard.vault.providers.unlocking import Unlocking
 
 PIN: Final = "not-1234"
 OTHER_PIN: Final = "not-5678"
+TOKEN: Final = "sesguard test"
+
+MakeProvider = Callable[..., Pkcs11Provider]
+"""Makes providers, from a path and what is to differ from the usual."""
 
 _SO_PIN: Final = "so-12345678"
 _FLAGS: Final = struct.pack(">QQ", 0x8000534B, 2)
@@ -112,7 +119,7 @@ class SoftHsm:
             with library.get_token(token_label=token).open(rw=True, user_pin=pin) as session:
                 yield session
         finally:
-            library.finalize()
+            pkcs11.unload(str(self.module))
 
     def make_rsa_pair(self, token: str, label: str, *, key_id: bytes = b"\x01") -> None:
         """A pair of RSA keys for encryption, as pkcs11-tool makes it with ``--usage-decrypt``."""
@@ -156,3 +163,8 @@ class SoftHsm:
         with self.session(token) as session:
             found = session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY})
             return [{name.name: each[name] for name in _SHOWN} for each in list(found)]
+
+
+def giving(pin: str) -> Unlocking:
+    """A person who types this PIN."""
+    return Unlocking("PIN", None, "sesguard-pin", lambda _what, *, new: Secret(pin))
