@@ -1,16 +1,19 @@
 """From the settings to the vault: which key provider, which directory, who may read."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from sesguard.config.schema import Settings
-from sesguard.errors import VaultError
+from sesguard.errors import SettingsError, VaultError
 from sesguard.system.privileges import find_user, is_root
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.keyfile import KeyfileProvider
 from sesguard.vault.providers.passphrase import PassphraseProvider
+from sesguard.vault.providers.pkcs11 import Pkcs11Provider
 from sesguard.vault.providers.unlocking import Ask, Unlocking, nobody
 from sesguard.vault.vault import Vault
+
+T = TypeVar("T")
 
 
 def _keyfile(settings: Settings, _ask: Ask) -> KeyProvider:
@@ -23,10 +26,33 @@ def _passphrase(settings: Settings, ask: Ask) -> KeyProvider:
     return PassphraseProvider(own.path, unlocking)
 
 
+def _pkcs11(settings: Settings, ask: Ask) -> KeyProvider:
+    own = settings.vault.pkcs11
+    return Pkcs11Provider(
+        own.path,
+        module=_required(own.module, "vault.pkcs11.module", "pkcs11"),
+        token_label=_required(own.token_label, "vault.pkcs11.token_label", "pkcs11"),
+        key_label=own.key_label,
+        pin=Unlocking("PIN", own.pin_file, own.pin_credential, ask),
+    )
+
+
 _PROVIDERS: Final[Mapping[str, Callable[[Settings, Ask], KeyProvider]]] = {
     "keyfile": _keyfile,
     "passphrase": _passphrase,
+    "pkcs11": _pkcs11,
 }
+
+
+def _required(value: T | None, key: str, name: str) -> T:
+    if value is None:
+        raise SettingsError(
+            "{key} is not set, and the key provider {name} needs it",
+            hint="set it in the settings file, or choose another vault.key_provider",
+            key=key,
+            name=name,
+        )
+    return value
 
 
 def make_provider(settings: Settings, name: str | None = None, ask: Ask = nobody) -> KeyProvider:
