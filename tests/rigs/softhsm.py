@@ -52,7 +52,7 @@ def _first(*patterns: str) -> Path | None:
     return found[0] if found else None
 
 
-MODULE: Final = _first("lib*/softhsm/libsofthsm2.so", "lib*/*/softhsm/libsofthsm2.so")
+MODULE: Final = _first("lib*/softhsm/libsofthsm*.so", "lib*/*/softhsm/libsofthsm*.so")
 SPY: Final = _first("lib*/pkcs11-spy.so", "lib*/*/pkcs11-spy.so")
 """OpenSC's module that writes down each call and passes it on."""
 
