@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sesguard.cli.i18n import N_
 from sesguard.config.key_provider import set_key_provider, with_key_provider
 from sesguard.config.schema import Settings
 from sesguard.core.interfaces import Sealer
@@ -32,6 +33,12 @@ from sesguard.vault.vault import Vault
 from sesguard.workflow.journal import Run, find_journal
 
 _LOCKS: Final = ("target.lock", LOCK_FILE)
+_WAYS_OUT: Final = {
+    "target": N_("run: sesguard target apply {subject} (or: sesguard target undo {subject})"),
+    "rotation": N_("run: sesguard rotate --resume --credential {subject}"),
+    "retirement": N_("run: sesguard rotate --resume --credential {subject}"),
+}
+"""Workflow to what ends a run of it; all others are of ``panic``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +139,9 @@ class KeyChange:
 
 def _require_finished(runs: list[Run]) -> None:
     for run in runs:
-        hint = {
-            "target": "run: sesguard target apply {subject} (or: sesguard target undo {subject})",
-            "rotation": "run: sesguard rotate --resume --credential {subject}",
-            "retirement": "run: sesguard rotate --resume --credential {subject}",
-        }.get(run.workflow, "run: sesguard panic")
         raise CheckFailed(
             "a change that was begun at {time} is not finished: {workflow} of {subject}",
-            hint=hint,
+            hint=_WAYS_OUT.get(run.workflow, N_("run: sesguard panic")),
             time=run.started_at,
             workflow=run.workflow,
             subject=run.subject,
