@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -196,6 +197,44 @@ class TestTokenAndModule:
         with pytest.raises(KeyProviderUnavailable, match="exit status -11"):
             make(module=tmp_path / "hangs.so").load()
         killer.join()
+
+    @needs_spy
+    def test_module_that_prints_does_not_spoil_the_answer(
+        self,
+        hsm: SoftHsm,
+        make: MakeProvider,
+        wrapped: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What a module writes to the standard output is not taken for the answer."""
+        monkeypatch.setenv("PKCS11SPY", str(hsm.module))
+        monkeypatch.setenv("PKCS11SPY_OUTPUT", "/dev/stdout")
+
+        assert b"d" * 32 == make(module=SPY).unwrap(wrapped, CONTEXT)
+
+    def test_working_directory_gives_no_code(
+        self,
+        make: MakeProvider,
+        wrapped: bytes,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Python files where somebody happens to stand are not run with the PIN at hand."""
+        (tmp_path / "pkcs11.py").write_text("raise SystemExit(3)\n")
+        monkeypatch.chdir(tmp_path)
+
+        assert b"d" * 32 == make().unwrap(wrapped, CONTEXT)
+
+    def test_library_that_is_not_installed_is_named(
+        self, make: MakeProvider, wrapped: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without the extra the error says how to get it."""
+        monkeypatch.setitem(sys.modules, "pkcs11", None)
+
+        with pytest.raises(KeyProviderUnavailable, match="python-pkcs11 is not installed") as error:
+            make().load()
+
+        assert error.value.hint == "run: pip install 'sesguard[pkcs11]'"
 
     def test_settings_that_are_missing_are_named(self) -> None:
         """Nothing can be guessed of the module and the token."""
