@@ -102,6 +102,11 @@ class SoftHsm:
         (self.directory / "tokens").rmdir()
         os.rename(self.directory / "drawer", self.directory / "tokens")
 
+    def offer_only(self, *mechanisms: str) -> None:
+        """Let the tokens have these mechanisms and no others."""
+        with (self.directory / "softhsm2.conf").open("a") as conf:
+            conf.write(f"slots.mechanisms = {','.join(mechanisms)}\n")
+
     def raise_flag(self, flag: TokenFlag) -> None:
         """Let every token say something more of itself; SoftHSM counts no wrong PINs."""
         for path in self.directory.glob("tokens/*/token.object"):

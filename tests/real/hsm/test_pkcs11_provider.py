@@ -146,6 +146,7 @@ class TestWhatIsStored:
             (f"{header}\n{data[:16]}\n", VaultTampered),
             (re.sub(r"1 \S+", "1 rot13", f"{header}\n{data}\n"), VaultTampered),
             (f"{header}\n{data}A\n", KeyProviderUnavailable),
+            (f"{header}\nAAAAA\n", KeyProviderUnavailable),
             (f"{header}\n{data}", KeyProviderUnavailable),
             (header, KeyProviderUnavailable),
             ("", KeyProviderUnavailable),
@@ -197,6 +198,22 @@ class TestKeyInTheToken:
         assert caught.value.hint
         assert "--keypairgen" in caught.value.hint
         assert not path.exists()
+
+    def test_token_without_aes_key_wrap_gets_no_key(
+        self, hsm: SoftHsm, make: MakeProvider, path: Path
+    ) -> None:
+        """No key of no use is left in such a token; it can have a pair of RSA keys."""
+        hsm.offer_only("CKM_AES_KEY_GEN", "CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS_OAEP")
+
+        with pytest.raises(KeyProviderUnavailable, match="no CKM_AES_KEY_WRAP") as caught:
+            make().ensure_key()
+
+        assert caught.value.hint
+        assert "--keypairgen" in caught.value.hint
+        assert [] == hsm.secret_keys(TOKEN)
+        assert not path.exists()
+        hsm.make_rsa_pair(TOKEN, "sesguard")
+        assert make().ensure_key()
 
     def test_two_keys_with_one_label_are_not_guessed_at(
         self, hsm: SoftHsm, make: MakeProvider
