@@ -10,6 +10,7 @@ What needs a translation is found in the syntax trees of src/:
 
     _("..."), N_("..."), ngettext("...", "...")
     message("...") and Message("...") of sesguard.core.message
+    every text within ProviderDescription(...)
     the first argument and the hint of every class in the tree of sesguard.errors; a literal text
     given as a parameter of one of these is a word of ours, with the parameter's name as context
 
@@ -83,6 +84,7 @@ NOTES: Final = tuple(filter(None, map(region_note, ("me-south-1", "xx-unknown-1"
 """Texts that a function of core gives back."""
 
 _FUNCTIONS: Final = {"_", "N_", "message", "Message"}
+_DESCRIPTION: Final = "ProviderDescription"
 _ERROR_ROOT: Final = "Error"
 _LETTER: Final = re.compile(r"[A-Za-z]")
 
@@ -147,6 +149,11 @@ def _read_call(found: Found, place: str, call: ast.Call, errors: set[str]) -> No
     if name == "ngettext" and len(call.args) >= 2:
         for singular, plural in zip(_texts(call.args[0]), _texts(call.args[1]), strict=True):
             found.texts[Text(singular, plural)].add(place)
+        return
+    if name == _DESCRIPTION:
+        for node in ast.walk(call):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                _add(found, place, Text(node.value))
         return
     if name not in _FUNCTIONS | errors or not call.args:
         return

@@ -22,8 +22,9 @@ from sesguard.cli.i18n import N_
 from sesguard.config.key_provider import set_key_provider, with_key_provider
 from sesguard.config.schema import Settings
 from sesguard.core.interfaces import Sealer
+from sesguard.deploy.service import LOCK_FILE as TARGET_LOCK
 from sesguard.errors import CheckFailed, Error
-from sesguard.rotation.service import LOCK_FILE
+from sesguard.rotation.service import LOCK_FILE as ROTATION_LOCK
 from sesguard.system.files import ensure_directory, read_file
 from sesguard.system.locks import exclusive_lock
 from sesguard.vault.providers.interface import KeyProvider
@@ -32,7 +33,7 @@ from sesguard.vault.sealer import VaultSealer
 from sesguard.vault.vault import Vault
 from sesguard.workflow.journal import Run, find_journal
 
-_LOCKS: Final = ("target.lock", LOCK_FILE)
+_LOCKS: Final = (TARGET_LOCK, ROTATION_LOCK)
 _WAYS_OUT: Final = {
     "target": N_("run: sesguard target apply {subject} (or: sesguard target undo {subject})"),
     "rotation": N_("run: sesguard rotate --resume --credential {subject}"),
