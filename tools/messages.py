@@ -119,7 +119,9 @@ def extract() -> Found:
     for path, tree in trees.items():
         place = str(path.relative_to(ROOT))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and _called(node) == _DESCRIPTION:
+                _read_description(found, place, node)
+            elif isinstance(node, ast.Call):
                 _read_call(found, place, node, errors)
     for word in CLICK:
         found.texts[Text(*word) if isinstance(word, tuple) else Text(word)].add("click")
@@ -150,11 +152,6 @@ def _read_call(found: Found, place: str, call: ast.Call, errors: set[str]) -> No
         for singular, plural in zip(_texts(call.args[0]), _texts(call.args[1]), strict=True):
             found.texts[Text(singular, plural)].add(place)
         return
-    if name == _DESCRIPTION:
-        for node in ast.walk(call):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                _add(found, place, Text(node.value))
-        return
     if name not in _FUNCTIONS | errors or not call.args:
         return
     if isinstance(call.args[0], ast.JoinedStr):
@@ -165,6 +162,12 @@ def _read_call(found: Found, place: str, call: ast.Call, errors: set[str]) -> No
         context = None if keyword.arg == "hint" else keyword.arg
         for text in _texts(keyword.value):
             _add(found, place, Text(text, context=context))
+
+
+def _read_description(found: Found, place: str, call: ast.Call) -> None:
+    for node in ast.walk(call):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            _add(found, place, Text(node.value))
 
 
 def _add(found: Found, place: str, text: Text) -> None:
