@@ -10,6 +10,7 @@ from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.keyfile import KeyfileProvider
 from sesguard.vault.providers.passphrase import PassphraseProvider
 from sesguard.vault.providers.pkcs11 import Pkcs11Provider
+from sesguard.vault.providers.systemd import SystemdProvider
 from sesguard.vault.providers.unlocking import Ask, Unlocking, nobody
 from sesguard.vault.vault import Vault
 
@@ -24,6 +25,16 @@ def _passphrase(settings: Settings, ask: Ask) -> KeyProvider:
     own = settings.vault.passphrase
     unlocking = Unlocking("passphrase", own.passphrase_file, own.credential, ask)
     return PassphraseProvider(own.path, unlocking)
+
+
+def _systemd(settings: Settings, _ask: Ask) -> KeyProvider:
+    own = settings.vault.systemd
+    return SystemdProvider(
+        own.path,
+        with_key=own.with_key,
+        tpm2_device=own.tpm2_device,
+        tpm2_pcrs=own.tpm2_pcrs,
+    )
 
 
 def _pkcs11(settings: Settings, ask: Ask) -> KeyProvider:
@@ -41,6 +52,7 @@ _PROVIDERS: Final[Mapping[str, Callable[[Settings, Ask], KeyProvider]]] = {
     "keyfile": _keyfile,
     "passphrase": _passphrase,
     "pkcs11": _pkcs11,
+    "systemd": _systemd,
 }
 
 
