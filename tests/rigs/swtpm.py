@@ -24,6 +24,10 @@ from typing import Final
 
 import pytest
 
+needs_systemd_creds = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("systemd-creds") is None,
+    reason="left out: systemd-creds and root are needed",
+)
 needs_swtpm = pytest.mark.skipif(
     shutil.which("swtpm") is None or shutil.which("tpm2_pcrextend") is None,
     reason="left out: swtpm and tpm2-tools are needed",
