@@ -11,8 +11,8 @@ The first one, with its line end, says how the passphrase becomes a key: scrypt 
 the first line as associated data. SALT and SEALED are base64.
 
 Each guess, and so each start of the daemon, takes 128 MiB of memory and 0.4 s of one core (measured
-with OpenSSL 3.0 on a core of 2023). A file may ask for ``ln`` up to 19, which is 512 MiB and 2 s;
-what asks for other values is no key. So a hostile file costs no more than that.
+with OpenSSL 3.0). A file may ask for ``ln`` up to 19, which is 512 MiB and 2 s; one that asks for
+anything else is no key. So a hostile file costs no more than that.
 
 A passphrase is what a person types: it is normalised to NFC, as RFC 8265 has it, so that two
 keyboards give the same bytes. A new one has at least 12 characters. It is not kept in memory; what

@@ -16,13 +16,16 @@ passes any credential has to pass this one too. The next key is read from its fi
 was passed stays as it was until the service is started anew, so the key is changed outside of one.
 
 A new key is decrypted once before it is stored, and one whose PCRs the firmware leaves empty is
-refused, because it would be bound to nothing. Only options of systemd 252 are used. To load the key
-takes 10 ms with a host key and 30 ms with swtpm (measured; a TPM chip needs up to a second); it is
+refused, because it would be bound to nothing. Only options of systemd 252 are used. Loading the key
+takes 11 ms with the host key and 32 ms with a TPM (measured with swtpm; a chip is slower); it is
 given up after 60 s.
 
-Known faults: systemd-creds has one exit code for every failure, so they are told apart by its
-words, and what is not known is `KeyProviderUnavailable`. It does not open a key that was sealed to
-no PCR at all in systemd 252.
+Known faults
+    systemd-creds has one exit status for every failure. They are told apart by its words, and what
+    they do not tell is `KeyProviderUnavailable`.
+    Sealed to no PCR at all, a key does not open in systemd 252; it is refused when it is made.
+    A service without access to the TPM that is started in the middle of a change of the key cannot
+    read the next key, and fails until the change is finished.
 """
 
 import base64
