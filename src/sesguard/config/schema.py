@@ -75,7 +75,7 @@ class SystemdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """What it is encrypted with, as ``systemd-creds --with-key`` has it."""
     tpm2_device: str | None = None
     """TPM device, as ``systemd-creds --tpm2-device`` has it."""
-    tpm2_pcrs: tuple[Annotated[int, Meta(ge=0, le=23)], ...] = (7,)
+    tpm2_pcrs: Annotated[tuple[Annotated[int, Meta(ge=0, le=23)], ...], Meta(min_length=1)] = (7,)
     """PCRs of the TPM that must be as they are now; 7 is the state of Secure Boot."""
 
 

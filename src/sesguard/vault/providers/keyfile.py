@@ -1,21 +1,19 @@
 """
 The key provider ``keyfile``: the vault key lies in a file that only root can read.
 
-The file is one line, ``sesguard-key/1`` and the base64 of 32 random bytes.
+The file is the line of `sesguard.vault.providers.key_line`.
 
 Known fault: the key lies beside the vault on the same host. See `KeyfileProvider.describe`.
 """
 
-import base64
 import os
 from pathlib import Path
 from typing import ClassVar, Final
 
 from sesguard.errors import SystemFault
 from sesguard.vault.providers.interface import ProviderDescription
+from sesguard.vault.providers.key_line import decode_key, encode_key
 from sesguard.vault.providers.stored import FileKeyProvider
-
-_LINE: Final = b"sesguard-key/1 "
 
 _DESCRIPTION: Final = ProviderDescription(
     protects=(
@@ -64,12 +62,7 @@ class KeyfileProvider(FileKeyProvider):
         return _DESCRIPTION
 
     def _protect(self, key: bytes) -> bytes:
-        return _LINE + base64.b64encode(key) + b"\n"
+        return encode_key(key)
 
     def _open(self, content: bytes) -> bytes:
-        try:
-            key = base64.b64decode(content.removeprefix(_LINE))
-        except ValueError:
-            return b""
-        # Only exactly what `_protect` writes.
-        return key if content == self._protect(key) else b""
+        return decode_key(content)

@@ -27,7 +27,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Final
 
-from sesguard.errors import KeyProviderUnavailable, VaultTampered, WrongKey
+from sesguard.errors import (
+    KeyProviderError,
+    KeyProviderUnavailable,
+    SystemFault,
+    VaultTampered,
+    WrongKey,
+)
 from sesguard.system.files import (
     ensure_directory,
     keep_copy,
@@ -123,9 +129,16 @@ class StoredKeyProvider(ABC):
                 hint="put the key back from its backup, or run: sesguard init (for a new vault)",
                 place=self.place,
             )
-        keys = {slot: self._fetch(slot) for slot in found}
-        self._keys = {_key_id(key): key for key in keys.values()}
-        self._wraps_with = _key_id(keys[found[0]])
+        for slot in found:
+            try:
+                key = self._fetch(slot)
+            except (KeyProviderError, SystemFault):
+                # A change of the key that was not finished must not stop who has the present one.
+                if not self._keys:
+                    raise
+            else:
+                self._keys[_key_id(key)] = key
+                self._wraps_with = self._wraps_with or _key_id(key)
 
     def prepare_next(self) -> None:
         """Make the next vault key and wrap with it from now on; see `KeyProvider`."""
@@ -142,6 +155,7 @@ class StoredKeyProvider(ABC):
         if self._exists(Slot.NEXT):
             self._promote()
         self._keys.clear()
+        self._wraps_with = b""
         self.load()
 
     def wrap(self, data_key: bytes, context: Mapping[str, str]) -> bytes:
