@@ -10,7 +10,7 @@ import shutil
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -54,7 +54,9 @@ class MaskedProvider(FileKeyProvider):
         return self._protect(content)
 
 
-KINDS: Final[Mapping[str, Callable[[Path], KeyProvider]]] = {
+Kinds = Mapping[str, Callable[[Path], KeyProvider]]
+
+KINDS: Final[Kinds] = {
     "keyfile": lambda directory: KeyfileProvider(directory / "keyfile" / "vault.key"),
     "masked": lambda directory: MaskedProvider(directory / "masked" / "vault.key"),
 }
@@ -68,6 +70,7 @@ class SealedHost:
     """Settings, a vault and a journal below one directory."""
 
     directory: Path
+    kinds: Kinds = field(default_factory=lambda: KINDS)
 
     @property
     def config(self) -> Path:
@@ -83,7 +86,7 @@ class SealedHost:
 
     def vault(self, kind: str | None = None) -> Vault:
         """The vault as a new process opens it, with a kind; default: that of the settings."""
-        return Vault(self.directory / "vault", KINDS[kind or self.configured](self.directory))
+        return Vault(self.directory / "vault", self.kinds[kind or self.configured](self.directory))
 
     def change(self, target: str) -> KeyChange:
         """A change of the key, as a new process does it."""
@@ -96,7 +99,7 @@ class SealedHost:
             ),
             self.config,
             vault,
-            vault.provider if same else KINDS[target](self.directory),
+            vault.provider if same else self.kinds[target](self.directory),
         )
 
     def rewrap(self, target: str) -> None:
@@ -134,7 +137,7 @@ class SealedHost:
     def copied(self, directory: Path) -> "SealedHost":
         """The same host once more, to do the same thing to each anew."""
         shutil.copytree(self.directory, directory)
-        return SealedHost(directory)
+        return replace(self, directory=directory)
 
     def forget(self, kind: str) -> None:
         """Lose the key of a kind that lies in files."""
@@ -142,10 +145,10 @@ class SealedHost:
             path.unlink()
 
 
-def sealed_host(directory: Path, kind: str, rotate: Change) -> SealedHost:
+def sealed_host(directory: Path, kind: str, rotate: Change, kinds: Kinds = KINDS) -> SealedHost:
     """A host whose vault has three versions, generation 4, with a run in the journal."""
     directory.mkdir()
-    host = SealedHost(directory)
+    host = SealedHost(directory, kinds)
     host.config.write_text(SETTINGS.format(kind))
     vault = host.vault()
     vault.provider.ensure_key()
