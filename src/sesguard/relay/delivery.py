@@ -124,6 +124,7 @@ class Deliverer:
         self._bell: int | None = None
         self._lock = contextlib.ExitStack()
         self._is_ready = False
+        self._is_stopping = False
         self._is_claiming = False
         self._is_wanted = False
         """Whether something may have become due since the last claim was begun."""
@@ -156,10 +157,12 @@ class Deliverer:
         """
         Begin nothing more, and wait for what is being delivered.
 
-        What is not finished after `timeout_s` goes back into the queue; what was sent to its end,
-        and not answered, is tried again at the next start as a possible duplicate.
+        What is not finished after `timeout_s` goes back into the queue, as does what was claimed
+        and not begun. What was sent to its end, and not answered, is tried again at the next start
+        as a possible duplicate.
         """
         self._is_ready = False
+        self._is_stopping = True
         if self._bell is not None:
             self._loop.remove_reader(self._bell)
             self._bell = None
@@ -167,12 +170,20 @@ class Deliverer:
             self._timer.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
+        if self._is_claiming:
+            await self._written()
         for attempt in list(self._in_flight.values()):
             if attempt is not None and attempt.give_up():
                 untried = _untried(attempt.message, self._spool.now())
                 with contextlib.suppress(Error):
                     await self._spool.writer.call(self._spool.table.settle, untried)
+        await self._written()
         self._lock.close()
+
+    async def _written(self) -> None:
+        """Wait until all is written, or cannot be, that was put so far."""
+        with contextlib.suppress(Error):
+            await self._spool.totals()
 
     # Starting and waking.
 
@@ -202,7 +213,7 @@ class Deliverer:
         if error is not None:
             self._timer = self._loop.call_later(_AGAIN_S, self._recover)
             return
-        self._is_ready = True
+        self._is_ready = not self._is_stopping
         self.wake()
 
     def _rung(self, bell: int) -> None:
@@ -222,6 +233,7 @@ class Deliverer:
         if not self._is_ready or self._is_claiming or not self._is_wanted or free <= 0:
             return
         self._is_claiming = True
+        self._idle.clear()
         self._is_wanted = False
         now, clock = self._spool.now(), self._clock()
         request = ClaimRequest(
@@ -240,14 +252,18 @@ class Deliverer:
 
     def _claimed(self, claim: Claim | None, error: Error | None) -> None:
         self._is_claiming = False
-        if claim is None or error is not None:
+        if self._is_stopping:
+            for message in (*claim.messages, *claim.expired) if claim is not None else ():
+                self._put_back(message, 0.0)
+        elif claim is None or error is not None:
             self._is_wanted = True
             self._wake_in(_AGAIN_S)
-            return
-        self._begin_attempts(claim.messages)
-        self._give_up(claim.expired)
-        self._plan(claim)
-        self._claim()
+        else:
+            self._begin_attempts(claim.messages)
+            self._give_up(claim.expired)
+            self._plan(claim)
+            self._claim()
+        self._note_idle()
 
     def _plan(self, claim: Claim) -> None:
         """Say when to look again, unless something ends before."""
@@ -275,7 +291,6 @@ class Deliverer:
                 continue
             attempt = Attempt(message, self._spool, self._ended, self._interrupted)
             self._in_flight[message.id] = attempt
-            self._idle.clear()
             self._pace_of(message).begin(len(message.envelope.recipients), clock)
             attempt.begin(self._carrier)
 
@@ -288,7 +303,6 @@ class Deliverer:
         """Let mail bounce that is too old, and whose credential cannot send anyway."""
         for message in messages:
             self._in_flight[message.id] = None
-            self._idle.clear()
             # Nothing was tried, so the pace of the credential hears nothing.
             self._judge(message, Result(self._pace_of(message).last_reply), Pace())
 
@@ -311,7 +325,6 @@ class Deliverer:
     def _put_back(self, message: QueuedMessage, delay_s: float) -> None:
         """Look at it again after a while, as if nothing had been tried."""
         self._in_flight[message.id] = None
-        self._idle.clear()
         self._settle(_untried(message, self._spool.now() + delay_s), ())
 
     def _settle(self, settlement: Settlement, events: Sequence[DeliveryEvent]) -> None:
@@ -320,12 +333,15 @@ class Deliverer:
                 self._loop.call_later(_AGAIN_S, self._settle, settlement, events)
                 return
             del self._in_flight[settlement.message.id]
-            if not self._in_flight:
-                self._idle.set()
+            self._note_idle()
             self._tell(events)
             self.wake()
 
         self._spool.writer.put(self._spool.table.settle, settlement, settled)
+
+    def _note_idle(self) -> None:
+        if not self._in_flight and not self._is_claiming:
+            self._idle.set()
 
     def _tell(self, events: Sequence[DeliveryEvent]) -> None:
         for event in events:

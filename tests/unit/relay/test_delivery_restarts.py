@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rigs.queue import (
     GREYLISTED,
@@ -112,6 +116,38 @@ def test_an_orderly_stop_puts_back_what_was_not_finished(tmp_path: Path) -> None
         await post.until(lambda: post.carrier.carried)
         await post.close()
         assert post.carrier.carried[0].is_aborted
+
+    async def act(post: Post) -> None:
+        [event] = await post.settled(1)
+        assert (Ending.DELIVERED, False) == (event.outcome, event.possible_duplicate)
+
+    asyncio.run(stop())
+    with_post(tmp_path, act)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 5.0])
+def test_a_claim_that_is_on_its_way_at_a_stop_is_put_back(tmp_path: Path, timeout_s: float) -> None:
+    """Nothing of it is sent, and the next start takes none of it for a possible duplicate."""
+
+    async def stop() -> None:
+        post = open_post(tmp_path)
+        await post.quiet()
+        may_go = threading.Event()
+
+        def keep_busy(_connection: Any, some: Sequence[None]) -> list[None]:
+            assert may_go.wait(20)
+            return [None] * len(some)
+
+        post.intake.wake = lambda: None  # type: ignore[misc]
+        await store(post.intake)
+        post.spool.writer.put(keep_busy, None, lambda _value, _error: None)
+        post.deliverer.wake()
+        stop = asyncio.create_task(post.deliverer.stop(timeout_s=timeout_s))
+        await asyncio.sleep(0)
+        may_go.set()
+        await stop
+        assert [] == post.carrier.carried
+        await post.close()
 
     async def act(post: Post) -> None:
         [event] = await post.settled(1)
