@@ -130,7 +130,7 @@ class Owner(Protocol):
 
     def try_again(self, transaction: Transaction, result: Result) -> bool:
         """
-        A connection that was used before was dead before the upstream took any of the message.
+        The connection was dead before the upstream took any of the message.
 
         Returns:
             Whether the owner goes on with it; else the connection settles it with `result`.
@@ -170,6 +170,9 @@ class Connection(asyncio.Protocol):
         """Messages begun."""
         self.is_fresh = True
         """Whether it had no time to die unnoticed: it serves the first message at once."""
+        self.was_stillborn = False
+        """Whether the upstream closed it after the login, before it said anything more."""
+        self._has_answered = False
         self._loop = asyncio.get_running_loop()
         self.opened_at = self._loop.time()
         self.free_since = self.opened_at
@@ -275,6 +278,7 @@ class Connection(asyncio.Protocol):
         except NotSmtp:
             self.drop("does not answer as an SMTP server does")
             return
+        self._has_answered = True
         if len(replies) > self._due() or (self._reader.is_within_reply and not self._due()):
             self.retired = True
         for code, text in replies:
@@ -296,6 +300,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
         """See `asyncio.BaseProtocol`."""
+        is_open = self._phase is not _Phase.CLOSED
+        self.was_stillborn = is_open and self.is_fresh and not self._has_answered
         self._lose("closed the connection")
 
     # Replies.
@@ -439,8 +445,8 @@ class Connection(asyncio.Protocol):
             transaction.settle(self._result(reply, introduction, uncertain=uncertain))
 
     def _is_replaced(self, reply: Reply) -> bool:
-        """Whether the owner sends the message again, because this connection may be an old one."""
-        if self._transaction is None or self.is_fresh:
+        """Whether the owner sends the message again: the fault was the connection's alone."""
+        if self._transaction is None or (self.is_fresh and not self.was_stillborn):
             return False
         return self._owner.try_again(self._transaction, self._result(reply, None))
 

@@ -11,7 +11,8 @@ Promises
     The first endpoint that can be reached is used; one that failed is left alone for
     `Timeouts.endpoint_rest_s` while another one works.
     A dead upstream costs one attempt a second however many messages come, a refused login one in
-    `Timeouts.login_rest_s`; what comes meanwhile hears the reason.
+    `Timeouts.login_rest_s`; what comes meanwhile hears the reason. An upstream that closes sessions
+    right after the login is a dead one, from the second time on.
     "Too many concurrent connections" lowers the number of sessions, and it grows back slowly.
 
 Known fault: sessions at a second endpoint are used until they are renewed (`Timeouts.age_s`), also
@@ -90,6 +91,8 @@ class Lane:
         self._limit = float(max_connections)
         self._has_worked = False
         """Whether a session was opened since the last failure; until then one is tried."""
+        self._stillborn = 0
+        """Sessions in a row that ended before they were of use."""
         self._rests_until = 0.0
         self._fault: Result | None = None
         """Why no session could be opened at last."""
@@ -194,6 +197,8 @@ class Lane:
 
     def connection_free(self, connection: Connection) -> None:
         """See `Owner`."""
+        if not connection.is_fresh:
+            self._stillborn = 0
         worn = connection.messages >= self._max_messages
         worn = worn or self._loop.time() - connection.opened_at > self._timeouts.age_s
         if connection.retired or worn or self._retired:
@@ -214,6 +219,8 @@ class Lane:
             self._idle.remove(connection)
         if connection.was_throttled:
             self._lower_limit()
+        if connection.was_stillborn:
+            self._note_stillborn(connection)
         if self._line:
             self._loop.call_soon(self._serve)
 
@@ -330,9 +337,13 @@ class Lane:
         self._serve()
 
     def _add_session(self, session: Session) -> None:
+        connection = Connection(session, self, self._timeouts)
+        if connection.is_closed:
+            # The handshake's protocol was told of it, when the handshake was over.
+            connection.connection_lost(None)
+            return
         self._has_worked = True
         self._fault = None
-        connection = Connection(session, self, self._timeouts)
         version = self._version
         assert version is not None
         connection.retired = (session.login.version, session.login.username) != (
@@ -341,6 +352,14 @@ class Lane:
         )
         self._busy.add(connection)
         self.connection_free(connection)
+
+    def _note_stillborn(self, connection: Connection) -> None:
+        self._stillborn += 1
+        if self._stillborn > 1:
+            host = connection.session.endpoint.host
+            self._note_failure(
+                TemporaryFailure("{host} closes each session after the login", host=host)
+            )
 
     def _note_failure(self, error: BaseException) -> None:
         if not isinstance(error, Error):
