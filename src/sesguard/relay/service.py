@@ -31,6 +31,8 @@ class SessionLimits:
     """Time to send the next command, or the next piece of a message."""
     message_timeout_s: float = 3600.0
     """Time for one message to come in."""
+    parting_s: float = 5.0
+    """Time to take the last reply, and to end TLS."""
     login_timeout_s: float = 10.0
     """Time for a caller without an app to log in, from the connect."""
     public_login_timeout_s: float = 30.0

@@ -7,7 +7,8 @@ lines cost one packet. While a reply is not known yet, what the client sends ahe
 Promises
     A command that is not ended by CRLF is no command; a text ends with CRLF.CRLF and nowhere else.
     A client that is slow or silent is let go with 421, also one that sends an octet now and then.
-    A client that does not read its replies is not read from.
+    A client that does not read its replies is not read from; once it is let go it has
+    `parting_s` to take what is left, and is cut off then. It is counted until its end.
     A caller that is no app has a short time to log in, whatever it says meanwhile.
 
 Sources: RFC 5321, 4.5.3.2 (time limits); RFC 2920 (PIPELINING).
@@ -73,6 +74,7 @@ class Session(asyncio.Protocol):
         """See `asyncio.BaseProtocol`."""
         relay = self._relay
         self._transport = cast("asyncio.Transport", transport)
+        relay.sessions.add(self)
         caller = UNKNOWN if self._is_public else caller_of(transport.get_extra_info("socket"))
         if caller is None:
             # It has closed already: nobody can tell any more who it was.
@@ -83,7 +85,6 @@ class Session(asyncio.Protocol):
             self._drop(TOO_MANY_CONNECTIONS.line())
         else:
             self._place = place
-            relay.sessions.add(self)
             self._dialogue = Dialogue(relay, self, caller, is_lmtp=self._is_lmtp)
             self._expect_command()
             self._transport.write(relay.greeting)
@@ -103,11 +104,20 @@ class Session(asyncio.Protocol):
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`: a client that has sent all may still wait for its reply."""
         self._at_end = True
-        return self._dialogue is not None and self._dialogue.waiting and not self._is_public
+        if self._dialogue is None:
+            return False
+        if self._dialogue.waiting and not self._is_public:
+            return True
+        self._drop(b"")
+        return False
 
     def connection_lost(self, _error: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._forget()
+        self._end_dialogue()
+        self._transport = None
+        self._relay.sessions.discard(self)
+        if self._place is not None:
+            self._place.give_back()
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -149,19 +159,23 @@ class Session(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Let the client go when its time is over; called once a second."""
-        is_waiting = self._dialogue is not None and self._dialogue.waiting
-        if is_waiting or now <= min(self._deadline, self._login_deadline):
-            return
-        if self._transport is not None and self._transport.get_write_buffer_size():
-            # It does not read either: what is there would wait to be sent for ever.
-            self._transport.abort()
-        self._drop(_TOO_SLOW)
+        dialogue = self._dialogue
+        if dialogue is None:
+            if now > self._deadline:
+                self.abort()
+        elif not dialogue.waiting and now > min(self._deadline, self._login_deadline):
+            self._drop(_TOO_SLOW)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Let the client go, as soon as no message of it is under way or at once."""
         self._stopping = True
-        if at_once or self._dialogue is None or not self._dialogue.in_message:
+        if self._dialogue is not None and (at_once or not self._dialogue.in_message):
             self._drop(_STOPPING)
+
+    def abort(self) -> None:
+        """Close at once; what is left to say is lost."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # Inside.
 
@@ -178,7 +192,7 @@ class Session(asyncio.Protocol):
     def _process(self, dialogue: Dialogue, data: bytes) -> None:
         self._processing = True
         try:
-            while data and not (dialogue.waiting or dialogue.closing) and self._transport:
+            while data and not (dialogue.waiting or dialogue.closing):
                 if dialogue.stream is None:
                     data = self._read_commands(dialogue, data)
                 else:
@@ -186,15 +200,12 @@ class Session(asyncio.Protocol):
         finally:
             self._processing = False
         self._ahead += data
-        if self._transport is None:
-            return
         if not dialogue.waiting and (dialogue.closing or self._at_end):
             self._drop(b"")
         elif self._stopping and not dialogue.in_message:
             self._drop(_STOPPING)
         elif self._out:
-            self._transport.write(bytes(self._out))
-            self._out.clear()
+            self._write()
 
     def _read_commands(self, dialogue: Dialogue, data: bytes) -> bytes:
         lines = self._lines
@@ -238,17 +249,20 @@ class Session(asyncio.Protocol):
         """Send what is there, then `reply`, and close."""
         transport = self._transport
         self._out += reply
-        if transport is not None and not transport.is_closing():
-            if self._out:
-                transport.write(bytes(self._out))
+        if self._out:
+            self._write()
+        if transport is not None:
             transport.close()
-        self._forget()
+        self._deadline = self._loop.time() + self._relay.limits.parting_s
+        self._end_dialogue()
 
-    def _forget(self) -> None:
-        dialogue, self._dialogue, self._transport = self._dialogue, None, None
-        self._relay.sessions.discard(self)
-        if self._place is not None:
-            self._place.give_back()
+    def _write(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(bytes(self._out))
+        self._out.clear()
+
+    def _end_dialogue(self) -> None:
+        dialogue, self._dialogue = self._dialogue, None
         if dialogue is not None:
             dialogue.lost()
 
