@@ -196,7 +196,7 @@ def _lines(entry: QueueEntry) -> Iterator[tuple[str, object]]:
 
 
 def _row(entry: QueueEntry) -> tuple[str, ...]:
-    first, *others = entry.envelope.addresses
+    first, *others = entry.envelope.addresses or ("?",)
     is_held = entry.state is State.HELD
     return (
         entry.public_id,

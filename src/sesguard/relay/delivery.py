@@ -10,6 +10,7 @@ Promises
     Mail bounces where SES refuses the message or an address, and after `bounce_after_s`; never
     because of our credential before that time, and not in the first minutes after a start, when
     the network may not be up. A bounce is never answered by a bounce: it is dropped, and reported.
+    A message that cannot be read is held for a person, and reported once: it is not sent in part.
     What cannot be written to the database is tried again, and takes no new work meanwhile.
 
 Limits
@@ -41,6 +42,7 @@ from sesguard.relay.settling import (
     Ending,
     ReceiptMaker,
     Settler,
+    held,
     ledger_entry,
     recovered,
 )
@@ -63,6 +65,7 @@ _AGAIN_S: Final = 1.0
 """After the database could not be written."""
 SUSPENDED_S: Final = 30.0
 """After which a suspended app's message is looked at again."""
+_DAMAGED: Final = "a part of it cannot be read"
 _GRACE_S: Final = 900.0
 """After a start nothing is given up for its age."""
 
@@ -253,14 +256,15 @@ class Deliverer:
     def _claimed(self, claim: Claim | None, error: Error | None) -> None:
         self._is_claiming = False
         if self._is_stopping:
-            for message in (*claim.messages, *claim.expired) if claim is not None else ():
-                self._put_back(message, 0.0)
+            self._put_back_all(claim)
         elif claim is None or error is not None:
             self._is_wanted = True
             self._wake_in(_AGAIN_S)
         else:
             self._begin_attempts(claim.messages)
             self._give_up(claim.expired)
+            for message in claim.unreadable:
+                self._hold(message)
             self._plan(claim)
             self._claim()
         self._note_idle()
@@ -273,7 +277,7 @@ class Deliverer:
             delay_s = claim.next_due - self._spool.now()
             if delay_s > 0:
                 delays.append(delay_s)
-            elif claim.messages or claim.expired:
+            elif claim.messages or claim.expired or claim.unreadable:
                 self._is_wanted = True
         for pace in self._paces.values():
             chance = pace.next_chance(clock)
@@ -318,9 +322,22 @@ class Deliverer:
         )
         self._settle(ended.settlement, ended.events)
 
-    def _interrupted(self, message: QueuedMessage) -> None:
+    def _interrupted(self, message: QueuedMessage, is_damaged: bool) -> None:
         self._pace_of(message).end()
-        self._put_back(message, self._limits.poll_s)
+        if is_damaged:
+            self._hold(message)
+        else:
+            self._put_back(message, self._limits.poll_s)
+
+    def _hold(self, message: QueuedMessage) -> None:
+        self._in_flight[message.id] = None
+        ended = held(message, _DAMAGED, self._spool.now())
+        self._settle(ended.settlement, ended.events)
+
+    def _put_back_all(self, claim: Claim | None) -> None:
+        if claim is not None:
+            for message in (*claim.messages, *claim.expired, *claim.unreadable):
+                self._put_back(message, 0.0)
 
     def _put_back(self, message: QueuedMessage, delay_s: float) -> None:
         """Look at it again after a while, as if nothing had been tried."""

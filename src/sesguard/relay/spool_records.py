@@ -96,6 +96,8 @@ class Claim(NamedTuple):
 
     messages: Sequence[QueuedMessage]
     expired: Sequence[QueuedMessage]
+    unreadable: Sequence[QueuedMessage]
+    """Damaged: without a text, or without recipients."""
     next_due: float | None
     """When the next one is due, of the credentials that may send; None: nothing waits."""
 
@@ -105,7 +107,7 @@ class Settlement(NamedTuple):
 
     message: QueuedMessage
     retry_at: float | None
-    """None: the message leaves the queue."""
+    """None: the message leaves the queue, or is held."""
     attempts: int = 0
     remaining: Envelope | None = None
     """The recipients that are tried again; None: all."""
@@ -113,6 +115,8 @@ class Settlement(NamedTuple):
     maybe_sent: bool = False
     notices: Sequence[NewMessage] = ()
     """Messages to its sender about it."""
+    hold_reason: str | None = None
+    """Why it waits for a person from here on."""
 
 
 class Total(NamedTuple):

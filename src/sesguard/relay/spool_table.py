@@ -14,6 +14,7 @@ write lock of the database, so no two messages of the queue share one.
                    ^-- held
 
 Known faults: the file keeps the size of the fullest queue there ever was; its pages are used again.
+A page that SQLite itself finds malformed, as after damage to the disk, stops delivery for all.
 """
 
 import os
@@ -109,9 +110,9 @@ SELECT id, (SELECT min(next_attempt) FROM messages
 FROM each WHERE id IS NOT NULL
 """
 _COLUMNS: Final = """
-SELECT m.id, app, uid, credential_id, envelope, size, received_at, attempts, maybe_sent, data,
-       age_from, last_reply, is_notice
-FROM messages AS m JOIN bodies AS b ON b.id = m.id
+SELECT m.id, app, uid, credential_id, is_notice, envelope, size, received_at, age_from, attempts,
+       maybe_sent, last_reply, data
+FROM messages AS m LEFT JOIN bodies AS b ON b.id = m.id
 """
 _DUE: Final = f"""{_COLUMNS}
 WHERE state = 'queued' AND credential_id = ? AND next_attempt <= ? ORDER BY next_attempt LIMIT ?
@@ -122,6 +123,9 @@ WHERE state = 'queued' AND credential_id = ? AND age_from < ? ORDER BY age_from 
 _SENDING: Final = f"{_COLUMNS} WHERE state = 'sending' ORDER BY m.id"
 _CLAIM: Final = "UPDATE messages SET state = 'sending' WHERE id = ?"
 _REMOVE: Final = "DELETE FROM messages WHERE id = ? AND state = 'sending'"
+_HOLD: Final = """
+UPDATE messages SET state = 'held', hold_reason = ? WHERE id = ? AND state = 'sending'
+"""
 _RETRY: Final = """
 UPDATE messages SET state = 'queued', next_attempt = ?, attempts = ?, envelope = ?,
                     last_reply = ?, maybe_sent = ?
@@ -130,8 +134,11 @@ WHERE id = ? AND state = 'sending'
 
 
 def decode_envelope(text: str) -> Envelope:
-    """Read the column ``envelope``."""
-    return _DECODE(text)
+    """Read the column ``envelope``; one that is damaged has no recipients."""
+    try:
+        return _DECODE(text)
+    except msgspec.MsgspecError:
+        return Envelope("", ())
 
 
 class SpoolTable:
@@ -227,6 +234,9 @@ class SpoolTable:
     ) -> list[None]:
         """Write down how attempts ended, with the notices they lead to."""
         plain = [each for each in settlements if not each.notices]
+        held = [(e.hold_reason, e.message.id) for e in plain if e.hold_reason is not None]
+        connection.executemany(_HOLD, held)
+        # What is held is no longer being sent, so it is not removed.
         connection.executemany(_REMOVE, [(e.message.id,) for e in plain if e.retry_at is None])
         connection.executemany(_RETRY, [_retry_row(e) for e in plain if e.retry_at is not None])
         for each in settlements:
@@ -239,7 +249,7 @@ class SpoolTable:
     def read_piece(
         self, connection: sqlite3.Connection, places: Sequence[tuple[int, int]]
     ) -> list[bytes | None]:
-        """The pieces of messages by id and number; None after the last."""
+        """The pieces of messages by id and number; None for what is not there."""
         return [_read_piece(connection, message_id, number) for message_id, number in places]
 
     def totals(
@@ -332,40 +342,51 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
     able = [row for row in queued if request.allowances.get(row[0], 1) > 0]
     due = [row for row in able if row[1] <= request.now]
     chosen: list[QueuedMessage] = []
+    unreadable: list[QueuedMessage] = []
     for place, (credential_id, _when) in enumerate(due):
         # What one credential does not use is left to those that follow.
         share = -(-(request.limit - len(chosen)) // (len(due) - place))
         most = min(share, request.allowances.get(credential_id, share))
-        chosen += _select(connection, _DUE, credential_id, request.now, most)
+        chosen += _select(connection, _DUE, (credential_id, request.now, most), unreadable)
     # Before the others are looked for: a message is delivered or given up, never both.
-    connection.executemany(_CLAIM, [(message.id,) for message in chosen])
+    connection.executemany(_CLAIM, [(message.id,) for message in (*chosen, *unreadable)])
     expired: list[QueuedMessage] = []
     for credential_id, before in request.expired.items():
-        most = request.limit - len(chosen) - len(expired)
-        expired += _select(connection, _AGED, credential_id, before, most)
-    connection.executemany(_CLAIM, [(message.id,) for message in expired])
-    return Claim(chosen, expired, min((row[1] for row in able), default=None))
+        most = max(request.limit - len(chosen) - len(expired), 0)
+        expired += _select(connection, _AGED, (credential_id, before, most), unreadable)
+    connection.executemany(_CLAIM, [(message.id,) for message in (*expired, *unreadable)])
+    return Claim(chosen, expired, unreadable, min((row[1] for row in able), default=None))
 
 
 def _select(
-    connection: sqlite3.Connection, query: str, credential_id: str, bound: float, most: int
+    connection: sqlite3.Connection,
+    query: str,
+    arguments: tuple[object, ...],
+    unreadable: list[QueuedMessage],
 ) -> list[QueuedMessage]:
-    rows = connection.execute(query, (credential_id, bound, max(most, 0)))
-    return [_queued(row) for row in rows]
+    """The messages that a query finds, those that are damaged added to `unreadable` instead."""
+    readable: list[QueuedMessage] = []
+    for row in connection.execute(query, arguments):
+        message = _queued(row)
+        is_whole = row["data"] is not None and message.envelope.recipients
+        (readable if is_whole else unreadable).append(message)
+    return readable
 
 
 def _queued(row: sqlite3.Row) -> QueuedMessage:
+    message_id, app, uid, credential_id, is_notice, envelope, size, *rest = row
+    received_at, age_from, attempts, maybe_sent, last_reply, data = rest
     return QueuedMessage(
-        row[0],
-        Origin(row[1], row[2], row[3] or None, bool(row[12])),
-        _DECODE(row[4]),
-        row[5],
-        row[6],
-        row[10],
-        row[7],
-        bool(row[8]),
-        row[9],
-        row[11],
+        message_id,
+        Origin(app, uid, credential_id or None, bool(is_notice)),
+        decode_envelope(envelope),
+        size,
+        received_at,
+        age_from,
+        attempts,
+        bool(maybe_sent),
+        data or b"",
+        last_reply,
     )
 
 

@@ -1,7 +1,9 @@
 """Delivery after crashes and beside other processes, who wakes it, and what it may not starve."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +27,9 @@ from rigs.queue import (
 )
 from sesguard.relay.delivery import DeliveryEvent, DeliveryLimits, Ending
 from sesguard.relay.ledger import Ledger
+from sesguard.relay.queue_desk import QueueDesk
 from sesguard.relay.spool import Origin, ring
-from sesguard.relay.spool_table import PIECE_BYTES
+from sesguard.relay.spool_table import FILE_NAME, PIECE_BYTES
 
 
 def test_a_lost_answer_is_a_possible_duplicate(tmp_path: Path) -> None:
@@ -284,29 +287,45 @@ def test_a_database_that_cannot_be_written_stops_delivery_and_loses_nothing(
     with_post(directory, act, answers(None))
 
 
-def test_a_message_that_cannot_be_read_goes_back(tmp_path: Path) -> None:
-    """It is not sent in part; it is tried again after a while."""
+DAMAGES = {
+    "no first piece": "DELETE FROM bodies WHERE id % 2048 = 0",
+    "no later piece": "DELETE FROM bodies WHERE id % 2048 = 1",
+    "envelope": "UPDATE messages SET envelope = substr(envelope, 1, 30)",
+}
+
+
+def spoil(directory: Path, statement: str) -> None:
+    """Damage the messages of a queue that nobody uses."""
+    with contextlib.closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_message_that_cannot_be_read_is_held(tmp_path: Path, damage: str) -> None:
+    """It is reported once, not sent in part, and keeps no other from being sent."""
+
+    async def fill(post: Post) -> None:
+        await store(post.intake, b"x" * PIECE_BYTES * 3)
 
     async def act(post: Post) -> None:
-        spool = post.spool
-
-        def spoil(connection: Any, _some: object) -> list[None]:
-            connection.execute("DELETE FROM bodies WHERE id % 2048 = 1")
-            return [None]
-
-        await store(post.intake, b"x" * PIECE_BYTES * 3)
-        await spool.writer.call(spoil, None)
-        post.deliverer.start()
-        await post.until(lambda: post.carrier.carried and post.carrier.carried[0].is_aborted)
-        await post.quiet()
+        await store(post.intake, envelope=to("good@example.net"))
+        await post.settled(2)
+        for _ in range(3):
+            await post.pass_time(49 * HOUR)
+        endings = {event.outcome: event for event in post.events}
+        assert {Ending.HELD, Ending.DELIVERED} == set(endings)
+        assert 2 == len(post.events)
+        assert "a part of it cannot be read" == endings[Ending.HELD].reason
+        assert 1 == sum(carried.is_finished for carried in post.carrier.carried)
         [row] = await post.rows()
-        assert ("queued", 0, post.clock.at + 5) == (
-            row["state"],
-            row["attempts"],
-            row["next_attempt"],
-        )
+        assert ("held", "a part of it cannot be read") == (row["state"], row["hold_reason"])
 
-    with_post(tmp_path, act, starts=False)
+    with_post(tmp_path, fill, starts=False)
+    spoil(tmp_path, DAMAGES[damage])
+    with_post(tmp_path, act)
+    [entry] = QueueDesk(tmp_path).list_messages()
+    assert "a part of it cannot be read" == entry.hold_reason
 
 
 def test_mail_is_not_given_up_right_after_a_start(tmp_path: Path) -> None:
