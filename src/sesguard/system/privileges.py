@@ -21,7 +21,11 @@ from sesguard.errors import SystemFault
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_GET_DUMPABLE: Final = 3
+_PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_CAP_NET_BIND_SERVICE: Final = 10
+_CAPABILITY_VERSION_3: Final = 0x20080522
+"""Of the structures of capset(2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +82,22 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def drop_rights(user: User) -> None:
+def drop_rights(user: User, *, keep_low_ports: bool = False) -> None:
     """
     Become `user` for good: no supplementary groups, no way back.
+
+    Call it before there are threads: capabilities belong to each of them.
+
+    Args:
+        user: Whom to become.
+        keep_low_ports: Whether sockets may still be bound to ports below 1024, where we may now
+            (CAP_NET_BIND_SERVICE). Programs that we start do not inherit it.
 
     Raises:
         SystemFault: Not root, or the way back is still open afterwards.
     """
+    if keep_low_ports:
+        _prctl(_PR_SET_KEEPCAPS, 1)
     try:
         os.setgroups([])
         os.setresgid(user.gid, user.gid, user.gid)
@@ -93,6 +106,8 @@ def drop_rights(user: User) -> None:
         raise SystemFault(
             "cannot become user {user}: {reason}", user=user.name, reason=error.strerror
         ) from error
+    if keep_low_ports and user.uid != 0:
+        _keep_only(_CAP_NET_BIND_SERVICE)
     if user.uid != 0:
         with contextlib.suppress(PermissionError):
             os.setresuid(0, 0, 0)
@@ -141,6 +156,19 @@ def die_with_parent(parent: int) -> None:
 def is_dumpable() -> bool:
     """Whether this process may be dumped or attached to."""
     return _prctl(_PR_GET_DUMPABLE, 0) != 0
+
+
+def _keep_only(capability: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Effective, permitted, inheritable: capabilities 0 to 31, then those from 32 on.
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) == 0:
+        kept = sets[1] & 1 << capability
+        sets[:] = [kept, kept, 0, 0, 0, 0]
+        if libc.capset(header, sets) == 0:
+            return
+    raise SystemFault("cannot give rights up: {reason}", reason=os.strerror(ctypes.get_errno()))
 
 
 def _prctl(option: int, value: int) -> int:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import pwd
 import resource
+import socket
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,50 @@ def test_dropped_rights_cannot_be_taken_back() -> None:
 
     uids, gids = (NOBODY,) * 3, (NOBODY_USER.gid,) * 3
     assert f"({uids}, {gids}, [], {{0}})" == in_child(act)
+
+
+@AS_ROOT
+def test_the_right_to_low_ports_may_be_kept_and_nothing_else() -> None:
+    """One capability, that no program we start inherits; the way back is closed as ever."""
+
+    def act() -> object:
+        drop_rights(NOBODY_USER, keep_low_ports=True)
+        with pytest.raises(PermissionError):
+            os.setuid(0)
+        with pytest.raises(PermissionError):
+            os.chown("/etc/passwd", 0, 0)
+        with socket.socket() as listener:
+            listener.bind(("127.0.3.1", 1))
+        return _capabilities()
+
+    kept = 1 << 10
+    expected = {"CapInh": 0, "CapPrm": kept, "CapEff": kept, "CapAmb": 0}
+    assert str(expected) == in_child(act)
+
+
+@AS_ROOT
+def test_a_right_that_root_does_not_have_is_not_kept() -> None:
+    """Such as within a unit that bounds its capabilities: that is no fault."""
+
+    def act() -> object:
+        libc = ctypes.CDLL(None)
+        # Effective and permitted: CAP_SETGID and CAP_SETUID alone.
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        assert 0 == libc.capset(header, (ctypes.c_uint32 * 6)(0xC0, 0xC0, 0, 0, 0, 0))
+        drop_rights(NOBODY_USER, keep_low_ports=True)
+        return _capabilities()
+
+    expected = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapAmb"), 0)
+    assert str(expected) == in_child(act)
+
+
+def _capabilities() -> dict[str, int]:
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return {
+        name.rstrip(":"): int(value, 16)
+        for name, value, *_ in (line for line in lines if len(line) == 2)
+        if name.startswith("Cap") and name != "CapBnd:"
+    }
 
 
 @AS_ROOT
