@@ -14,6 +14,7 @@ from typing import Final
 from sesguard.errors import SystemFault
 from sesguard.relay.service import Relay
 from sesguard.relay.session import Session
+from sesguard.relay.tls_listener import TlsListener
 
 BACKLOG: Final = 1024
 """Clients that may wait to be accepted; the event loop would set 100 where it is not told."""
@@ -35,7 +36,7 @@ class RelayServer:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._loop = asyncio.get_running_loop()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | TlsListener] = []
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
     async def serve(
@@ -56,22 +57,20 @@ class RelayServer:
 
         def make_session() -> Session:
             """One for each client."""
-            return Session(self._relay, is_lmtp=is_lmtp, is_public=tls is not None)
+            return Session(self._relay, is_lmtp=is_lmtp)
 
         listener.setblocking(False)
-        if listener.family == socket.AF_UNIX:
-            server = await self._loop.create_unix_server(
-                make_session, sock=listener, backlog=BACKLOG
+        if tls is not None:
+            listener.listen(BACKLOG)
+            self._servers.append(TlsListener(self._relay, listener, tls, is_lmtp=is_lmtp))
+        elif listener.family == socket.AF_UNIX:
+            self._servers.append(
+                await self._loop.create_unix_server(make_session, sock=listener, backlog=BACKLOG)
             )
         else:
-            server = await self._loop.create_server(
-                make_session,
-                sock=listener,
-                ssl=tls,
-                backlog=BACKLOG,
-                ssl_shutdown_timeout=self._relay.limits.parting_s if tls else None,
+            self._servers.append(
+                await self._loop.create_server(make_session, sock=listener, backlog=BACKLOG)
             )
-        self._servers.append(server)
 
     async def stop(self, *, timeout_s: float) -> None:
         """

@@ -36,7 +36,9 @@ class SessionLimits:
     login_timeout_s: float = 10.0
     """Time for a caller without an app to log in, from the connect."""
     public_login_timeout_s: float = 30.0
-    """The same for one from elsewhere, from before its TLS handshake."""
+    """The same for one from elsewhere."""
+    handshake_timeout_s: float = 10.0
+    """Part of that: time to begin TLS."""
 
 
 @dataclass(slots=True)

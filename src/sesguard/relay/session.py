@@ -44,13 +44,15 @@ class Session(asyncio.Protocol):
     Args:
         relay: What all sessions share.
         is_lmtp: Whether it speaks LMTP.
-        is_public: Whether it comes from elsewhere, so that only a token tells who it is.
+        place: The one of a client from elsewhere, whom only a token names. None: a client on this
+            host, whose place is that of its uid.
     """
 
-    def __init__(self, relay: Relay, *, is_lmtp: bool, is_public: bool) -> None:
+    def __init__(self, relay: Relay, *, is_lmtp: bool, place: Place | None = None) -> None:
         self._relay = relay
         self._is_lmtp = is_lmtp
-        self._is_public = is_public
+        self._place = place
+        self._is_public = place is not None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._dialogue: Dialogue | None = None
@@ -63,7 +65,8 @@ class Session(asyncio.Protocol):
         self._deadline = _NEVER
         self._message_deadline = _NEVER
         self._login_deadline = _NEVER
-        self._place: Place | None = None
+        if self._is_public:
+            self._login_deadline = self._loop.time() + relay.limits.public_login_timeout_s
         self._stopping = False
         self._at_end = False
         """Whether the client has sent all that it will."""
@@ -79,7 +82,7 @@ class Session(asyncio.Protocol):
         if caller is None:
             # It has closed already: nobody can tell any more who it was.
             self._drop(b"")
-        elif (place := self._take_place(caller)) is None:
+        elif (place := self._place or self._take_place(caller)) is None:
             protocol = "lmtp" if self._is_lmtp else "smtp"
             relay.sink(RelayEvent(Fate.DEFERRED, protocol, uid=caller.uid, reason=Reason.BUSY))
             self._drop(TOO_MANY_CONNECTIONS.line())
@@ -184,9 +187,7 @@ class Session(asyncio.Protocol):
         answer = relay.identities.app_for(caller, None)
         is_stranger = isinstance(answer, Refusal) and answer.reason is Reason.UNKNOWN_CALLER
         if is_stranger:
-            is_local = caller.uid is not None
-            time_s = limits.login_timeout_s if is_local else limits.public_login_timeout_s
-            self._login_deadline = self._loop.time() + time_s
+            self._login_deadline = self._loop.time() + limits.login_timeout_s
         return relay.shares.take(caller.uid, limits.max_connections, is_stranger=is_stranger)
 
     def _process(self, dialogue: Dialogue, data: bytes) -> None:
