@@ -1,5 +1,7 @@
 """The TCP ports of the relay: passed by the service manager, or taken by somebody else."""
 
+import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -162,6 +164,25 @@ def test_busy_port_is_waited_for(
                 {(each["name"], each["detail"]) for each in daemon.events("socket.busy")}
             )
             assert {0} == {permitted(pid) for pid in (daemon.pid, *children_of(daemon.pid))}
+
+
+def test_worker_that_is_replaced_opens_a_late_port_again(
+    ses: SandboxRig, ses_key: SeededKey
+) -> None:
+    """It was no socket of the supervisor, so the new process opens one beside the other's."""
+    with (
+        relay_host(ses, key=ses_key, relay="processes = 2\n") as host,
+        ExitStack() as squatter,
+    ):
+        squatter.enter_context(listening(("127.0.0.1", host.port)))
+        with host.running() as daemon:
+            squatter.close()
+            wait_until(lambda: len(daemon.events("socket.opened")) == 2, "the port")
+            os.kill(children_of(daemon.pid)[1], signal.SIGKILL)
+            wait_until(lambda: len(daemon.events("socket.opened")) == 3, "another worker")
+            for _ in range(20):
+                with wire(host.tcp()) as client:
+                    assert client.send().startswith(b"250 ")
 
 
 @pytest.mark.skipif(not is_root(), reason="left out: root is needed for a port below 1024")
