@@ -171,7 +171,8 @@ class ApiCarrier:
             else:
                 return Result(classify(250, f"Ok {message_id}"), host=region)
         assert unreachable is not None
-        return Result(deferral("4.4.1", str(unreachable)), host=None)
+        told = "the SES API cannot be reached"
+        return Result(deferral("4.4.1", str(unreachable), told=told), host=None)
 
 
 class ApiTransfer:
@@ -253,11 +254,14 @@ def unstuffed(wire: bytes) -> bytes:
 def _refused(error: Error, region: str) -> Result:
     match error:
         case AwsTransient():
-            return Result(deferral("4.4.2", str(error)), uncertain=True, host=region)
+            reply = deferral("4.4.2", str(error), told="the SES API gave no answer")
+            return Result(reply, uncertain=True, host=region)
         case AwsThrottled():
-            return Result(deferral("4.3.2", str(error), Outcome.THROTTLED), host=region)
+            told = "the SES API asks for fewer messages"
+            return Result(deferral("4.3.2", str(error), Outcome.THROTTLED, told=told), host=region)
         case AwsDenied():
-            return Result(deferral("4.7.0", str(error), Outcome.DENIED), host=region)
+            told = "the relay may not send this by the SES API"
+            return Result(deferral("4.7.0", str(error), Outcome.DENIED, told=told), host=region)
         case _:
             return Result(_permanent(error), host=region)
 

@@ -432,7 +432,7 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         transaction = self._transaction
         introduction, self._introduction = self._introduction, None
-        reply = deferral("4.4.2", f"{self.session.endpoint.host} {why}")
+        reply = deferral("4.4.2", f"{self.session.endpoint.host} {why}", told=f"the upstream {why}")
         if phase is _Phase.ENVELOPE and introduction is not None and introduction.refusal:
             # The refusal is the answer, also when the peer hangs up after it.
             reply = introduction.refusal
