@@ -58,8 +58,10 @@ _TOO_MANY_ERRORS: Final = b"421 4.7.0 Too many errors\r\n"
 _TOO_MANY_COMMANDS: Final = b"421 4.7.0 Too many commands\r\n"
 _TOO_MANY_TOKENS: Final = b"421 4.7.0 Too many wrong tokens\r\n"
 _TOO_LARGE: Final = Refusal(Reason.SIZE, 552, "5.3.4", "SES takes messages of up to 40 MiB")
-_BROWSER_VERBS: Final = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT"})
+_HTTP_VERBS: Final = frozenset(b"GET POST PUT HEAD OPTIONS CONNECT PATCH DELETE TRACE PRI".split())
 """A web page can make a browser say these to a port of the loopback."""
+_HTTP_ENDS: Final = frozenset({b" HTTP/1.", b" HTTP/2."})
+"""How the line ends, but for one digit, with whatever verb the page has chosen: also ours."""
 
 
 class Link(Protocol):
@@ -209,7 +211,7 @@ class Dialogue:
         self._idle_commands += 1
         if self._idle_commands > _MOST_IDLE_COMMANDS:
             return self._hang_up(_TOO_MANY_COMMANDS)
-        if verb in _BROWSER_VERBS:
+        if verb in _HTTP_VERBS or line[-9:-1] in _HTTP_ENDS:
             return self._hang_up(_TOO_MANY_ERRORS)
         command = self._COMMANDS.get(verb)
         if command is None:

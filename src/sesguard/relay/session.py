@@ -33,6 +33,8 @@ from sesguard.relay.shares import Place
 _MOST_AHEAD: Final = 64 * 1024
 """Octets that a client may send ahead of a reply."""
 _NEVER: Final = float("inf")
+_TLS_HANDSHAKE: Final = b"\x16"
+"""How a client begins that takes this for a port with TLS; no command has it."""
 _TOO_SLOW: Final = b"421 4.4.2 You took too long\r\n"
 _STOPPING: Final = b"421 4.3.2 Going down\r\n"
 
@@ -209,6 +211,9 @@ class Session(asyncio.Protocol):
             self._write()
 
     def _read_commands(self, dialogue: Dialogue, data: bytes) -> bytes:
+        if data.startswith(_TLS_HANDSHAKE):
+            dialogue.closing = True
+            return b""
         lines = self._lines
         lines.feed(data)
         while True:
