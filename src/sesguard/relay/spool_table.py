@@ -4,7 +4,7 @@ The tables of the queue, and everything that is done to them: SQL, without threa
 The functions that take a list are operations of `sesguard.relay.group_commit`: they run within a
 transaction of the writer. No query's cost grows with the number of messages: what is due is found
 by the index (state, credential, time), what waits too long by (credential, start of its age), and
-the totals are kept by triggers.
+the totals are kept by triggers, by state and by app.
 
 An id is the time at which the message was stored, in microseconds, shifted by eleven bits. A
 message's pieces have the ids that follow its own, so they need no index. Ids are given under the
@@ -37,6 +37,7 @@ from sesguard.relay.spool_records import (
     Piece,
     QueuedMessage,
     Settlement,
+    Shortage,
     State,
     Total,
     public_id,
@@ -45,6 +46,8 @@ from sesguard.relay.spool_records import (
 FILE_NAME: Final = "spool.db"
 VERSION: Final = 1
 PIECE_BYTES: Final = 256 * 1024
+_SHARE: Final = 2
+"""One app may have the queue's room divided by this, so that it cannot fill it up for all."""
 _ID_STEP: Final = 1 << ID_SHIFT
 MAX_PIECES: Final = _ID_STEP
 """Pieces that one message may have."""
@@ -74,8 +77,14 @@ CREATE TABLE totals (
   state TEXT PRIMARY KEY, messages INTEGER NOT NULL, bytes INTEGER NOT NULL
 ) WITHOUT ROWID;
 INSERT INTO totals VALUES ('receiving', 0, 0), ('queued', 0, 0), ('sending', 0, 0), ('held', 0, 0);
+CREATE TABLE shares (app TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER message_added AFTER INSERT ON messages BEGIN
   UPDATE totals SET messages = messages + 1, bytes = bytes + new.size WHERE state = new.state;
+  INSERT INTO shares VALUES (new.app, new.size)
+    ON CONFLICT (app) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER message_grown AFTER UPDATE OF size ON messages BEGIN
+  UPDATE shares SET bytes = bytes + new.size - old.size WHERE app = new.app;
 END;
 CREATE TRIGGER message_changed AFTER UPDATE OF state, size ON messages BEGIN
   UPDATE totals SET messages = messages - 1, bytes = bytes - old.size WHERE state = old.state;
@@ -83,6 +92,7 @@ CREATE TRIGGER message_changed AFTER UPDATE OF state, size ON messages BEGIN
 END;
 CREATE TRIGGER message_removed AFTER DELETE ON messages BEGIN
   UPDATE totals SET messages = messages - 1, bytes = bytes - old.size WHERE state = old.state;
+  UPDATE shares SET bytes = bytes - old.size WHERE app = old.app;
   DELETE FROM bodies WHERE id BETWEEN old.id AND old.id + 2047;
 END
 """
@@ -147,7 +157,7 @@ class SpoolTable:
 
     Args:
         directory: Of the database; its file system must keep `min_free_bytes` free.
-        max_bytes: Of all messages.
+        max_bytes: Of all messages; one app may have half of it.
         min_free_bytes: Over this new mail is not taken, so that what is there can be delivered.
         now: Wall clock in seconds.
     """
@@ -169,34 +179,35 @@ class SpoolTable:
 
     def insert(
         self, connection: sqlite3.Connection, messages: Sequence[NewMessage]
-    ) -> list[int | None]:
-        """Store messages; gives the id of each, None where there is no room for it."""
+    ) -> list[int | Shortage]:
+        """Store messages; gives the id of each, or why there is no room for it."""
         room = self._room(connection)
         taken: list[tuple[int, NewMessage]] = []
-        ids: list[int | None] = []
+        answers: list[int | Shortage] = []
         next_id = self._next_id(connection)
         for message in messages:
-            if len(message.data) > room:
-                ids.append(None)
+            shortage = room.take(message.origin.app, len(message.data))
+            if shortage is not None:
+                answers.append(shortage)
                 continue
-            room -= len(message.data)
             taken.append((next_id, message))
-            ids.append(next_id)
+            answers.append(next_id)
             next_id += _ID_STEP
         _insert(connection, taken)
-        return ids
+        return answers
 
-    def append(self, connection: sqlite3.Connection, pieces: Sequence[Piece]) -> list[bool]:
-        """Store further pieces; False where there is no room for one."""
+    def append(
+        self, connection: sqlite3.Connection, pieces: Sequence[Piece]
+    ) -> list[Shortage | None]:
+        """Store further pieces; tells of each why there is no room for it."""
         room = self._room(connection)
-        stored = []
+        answers = []
         for piece in pieces:
-            fits = len(piece.data) <= room
-            if fits:
-                room -= len(piece.data)
+            shortage = room.take(piece.app, len(piece.data))
+            if shortage is None:
                 _append(connection, piece)
-            stored.append(fits)
-        return stored
+            answers.append(shortage)
+        return answers
 
     def remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[None]:
         """Remove messages that were not received to their end."""
@@ -258,18 +269,50 @@ class SpoolTable:
         """Messages and bytes by state."""
         return [read_totals(connection)] * len(arguments)
 
-    def _room(self, connection: sqlite3.Connection) -> int:
+    def _room(self, connection: sqlite3.Connection) -> "_Room":
+        left = self._max_bytes - connection.execute("SELECT sum(bytes) FROM totals").fetchone()[0]
         if self._min_free_bytes:
             disk = os.statvfs(self._directory)
             if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
-                return -1
-        used: int = connection.execute("SELECT sum(bytes) FROM totals").fetchone()[0]
-        return self._max_bytes - used
+                left = -1
+        return _Room(connection, left, self._max_bytes // _SHARE)
 
     def _next_id(self, connection: sqlite3.Connection) -> int:
         last: int | None = connection.execute("SELECT max(id) FROM messages").fetchone()[0]
         now = int(self._now() * 1_000_000) << ID_SHIFT
         return now if last is None else max(now, last + _ID_STEP)
+
+
+class _Room:
+    """
+    What is left of the queue, for all and for each app.
+
+    Args:
+        connection: In a transaction.
+        left: Bytes for all.
+        share: The most of one app.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, left: int, share: int) -> None:
+        self._connection = connection
+        self._left = left
+        self._share = share
+        self._left_of: dict[str, int] = {}
+
+    def take(self, app: str, size: int) -> Shortage | None:
+        """Note that an app's `size` bytes are stored; or else say why they cannot be."""
+        if size > self._left:
+            return Shortage.QUEUE
+        left = self._left_of.get(app)
+        if left is None:
+            query = "SELECT bytes FROM shares WHERE app = ?"
+            used = self._connection.execute(query, (app,)).fetchone()
+            left = self._share - (used[0] if used is not None else 0)
+        if size > left:
+            return Shortage.APP
+        self._left -= size
+        self._left_of[app] = left - size
+        return None
 
 
 def read_totals(connection: sqlite3.Connection) -> dict[State, Total]:

@@ -216,16 +216,37 @@ def test_a_full_queue_defers_and_takes_mail_again(tmp_path: Path) -> None:
     async def act(carrier: SpoolCarrier) -> None:
         first = await store(carrier, b"x" * 900_000)
         assert first.code == 250
+        other = await store(carrier, b"x" * 1_000_000, origin=Origin("blog", 2, None))
         for size in (200_000, 800_000):
             reply = await store(carrier, b"y" * size)
             assert (452, "4.3.1 the queue is full") == (reply.code, reply.text)
         await carrier.spool.totals()
-        QueueDesk(tmp_path).drop([id_of(first)])
+        QueueDesk(tmp_path).drop([id_of(first), id_of(other)])
         assert 250 == (await store(carrier, b"z" * 800_000)).code
 
-    with_spool(tmp_path, act, max_bytes=1_000_000)
+    with_spool(tmp_path, act, max_bytes=2_000_000)
     assert [800_000] == [row["size"] for row in rows_in(tmp_path)]
     assert b"z" * 800_000 == body_in(tmp_path)
+
+
+@pytest.mark.parametrize("held", [None, "rate"])
+def test_one_app_has_at_most_half_of_the_queue(tmp_path: Path, held: str | None) -> None:
+    """Over it that app alone hears 452, also in the middle of a message; with room 250 again."""
+    other = Origin("blog", 1002, "main")
+
+    async def act(carrier: SpoolCarrier) -> None:
+        first = await store(carrier, b"x" * 900_000, held=held)
+        for size in (200_000, 800_000):
+            reply = await store(carrier, b"y" * size, held=held)
+            text = "4.3.1 the app has all of the queue that one app may have"
+            assert (452, text) == (reply.code, reply.text)
+        assert 250 == (await store(carrier, b"z" * 900_000, origin=other)).code
+        QueueDesk(tmp_path).drop([id_of(first)])
+        assert 250 == (await store(carrier, b"z" * 900_000, held=held)).code
+
+    with_spool(tmp_path, act, max_bytes=2_000_000)
+    shares = rows_in(tmp_path, "SELECT app, bytes FROM shares ORDER BY app")
+    assert [("blog", 900_000), ("shop", 900_000)] == [tuple(row) for row in shares]
 
 
 def test_one_message_too_many_spoils_no_other_of_its_batch(tmp_path: Path) -> None:
@@ -240,7 +261,7 @@ def test_one_message_too_many_spoils_no_other_of_its_batch(tmp_path: Path) -> No
         gate.may_go.set()
         return [reply.code for reply in await asyncio.gather(*calls)]
 
-    codes = with_spool(tmp_path, act, max_bytes=1000)
+    codes = with_spool(tmp_path, act, max_bytes=2000)
     assert [250, 452, 250, 250] == codes
     assert [400, 500, 100] == [row["size"] for row in rows_in(tmp_path)]
 
