@@ -29,15 +29,8 @@ from typing import Final
 from sesguard.core.envelope import Envelope
 from sesguard.errors import Error
 from sesguard.relay.group_commit import GroupCommit
-from sesguard.relay.spool_records import (
-    NewMessage,
-    Origin,
-    Piece,
-    Shortage,
-    State,
-    Total,
-    public_id,
-)
+from sesguard.relay.spool_records import NewMessage, Origin, Piece, State, Total, public_id
+from sesguard.relay.spool_room import Shortage
 from sesguard.relay.spool_table import (
     FILE_NAME,
     MAX_PIECES,

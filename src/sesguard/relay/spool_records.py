@@ -6,7 +6,7 @@ The id that people see is the number of the database in the digits of Crockford'
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from sesguard.core.envelope import Envelope
@@ -29,14 +29,6 @@ class State(StrEnum):
     """Being delivered; after a crash it may have been sent."""
     HELD = "held"
     """Waits for a person."""
-
-
-class Shortage(Enum):
-    """Why there is no room for a message."""
-
-    QUEUE = "the queue is full"
-    """Or its disk."""
-    APP = "the app has all of the queue that one app may have"
 
 
 @dataclass(frozen=True, slots=True)

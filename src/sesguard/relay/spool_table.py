@@ -37,11 +37,11 @@ from sesguard.relay.spool_records import (
     Piece,
     QueuedMessage,
     Settlement,
-    Shortage,
     State,
     Total,
     public_id,
 )
+from sesguard.relay.spool_room import Room, Shortage
 
 FILE_NAME: Final = "spool.db"
 VERSION: Final = 1
@@ -269,50 +269,18 @@ class SpoolTable:
         """Messages and bytes by state."""
         return [read_totals(connection)] * len(arguments)
 
-    def _room(self, connection: sqlite3.Connection) -> "_Room":
+    def _room(self, connection: sqlite3.Connection) -> Room:
         left = self._max_bytes - connection.execute("SELECT sum(bytes) FROM totals").fetchone()[0]
         if self._min_free_bytes:
             disk = os.statvfs(self._directory)
             if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
                 left = -1
-        return _Room(connection, left, self._max_bytes // _SHARE)
+        return Room(connection, left, self._max_bytes // _SHARE)
 
     def _next_id(self, connection: sqlite3.Connection) -> int:
         last: int | None = connection.execute("SELECT max(id) FROM messages").fetchone()[0]
         now = int(self._now() * 1_000_000) << ID_SHIFT
         return now if last is None else max(now, last + _ID_STEP)
-
-
-class _Room:
-    """
-    What is left of the queue, for all and for each app.
-
-    Args:
-        connection: In a transaction.
-        left: Bytes for all.
-        share: The most of one app.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, left: int, share: int) -> None:
-        self._connection = connection
-        self._left = left
-        self._share = share
-        self._left_of: dict[str, int] = {}
-
-    def take(self, app: str, size: int) -> Shortage | None:
-        """Note that an app's `size` bytes are stored; or else say why they cannot be."""
-        if size > self._left:
-            return Shortage.QUEUE
-        left = self._left_of.get(app)
-        if left is None:
-            query = "SELECT bytes FROM shares WHERE app = ?"
-            used = self._connection.execute(query, (app,)).fetchone()
-            left = self._share - (used[0] if used is not None else 0)
-        if size > left:
-            return Shortage.APP
-        self._left -= size
-        self._left_of[app] = left - size
-        return None
 
 
 def read_totals(connection: sqlite3.Connection) -> dict[State, Total]:
