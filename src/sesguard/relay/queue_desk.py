@@ -10,7 +10,6 @@ in. Raises `SystemFault` where the database cannot be opened or written.
 """
 
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from sesguard.errors import SystemFault
 from sesguard.relay.spool_records import Origin, State, parse_public_id, public_id
 from sesguard.relay.spool_table import FILE_NAME, SCHEMA, VERSION, decode_envelope, read_pieces
 from sesguard.system.database import open_database
+from sesguard.system.privileges import acting_as_owner
 
 _AT_ONCE: Final = 1000
 
@@ -152,7 +152,7 @@ class QueueDesk:
             return
         try:
             with (
-                _acting_as_owner(self._path),
+                acting_as_owner(self._path),
                 contextlib.closing(
                     open_database(self._path, SCHEMA, version=VERSION)
                 ) as connection,
@@ -217,22 +217,3 @@ def _without_doubled_dots(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield text[:end].replace(b"\r\n.", b"\r\n")[surplus:]
         surplus = max(surplus - end, 0)
     yield kept[surplus:]
-
-
-@contextlib.contextmanager
-def _acting_as_owner(path: Path) -> Iterator[None]:
-    """Be the owner of `path`, as far as files are concerned, where we are root."""
-    status = path.stat()
-    if os.geteuid() != 0 or status.st_uid == 0:
-        yield
-        return
-    groups, group = os.getgroups(), os.getegid()
-    os.setgroups([])
-    os.setegid(status.st_gid)
-    os.seteuid(status.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
-        os.setgroups(groups)

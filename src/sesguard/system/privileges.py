@@ -13,7 +13,9 @@ import os
 import pwd
 import resource
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sesguard.errors import SystemFault
@@ -112,6 +114,33 @@ def drop_rights(user: User, *, keep_low_ports: bool = False) -> None:
         with contextlib.suppress(PermissionError):
             os.setresuid(0, 0, 0)
             raise SystemFault("rights were dropped but can be taken back")
+
+
+@contextlib.contextmanager
+def acting_as_owner(path: Path) -> Iterator[None]:
+    """
+    Be the owner of `path`, as far as files are concerned, where we are root.
+
+    Files that are made meanwhile are the owner's. It concerns the whole process, and there is a way
+    back: it is no protection from what runs in the block.
+
+    Raises:
+        OSError: `path` is not there.
+    """
+    status = path.stat()
+    if not is_root() or status.st_uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(status.st_gid)
+    os.seteuid(status.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def harden_process() -> None:

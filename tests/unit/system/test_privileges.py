@@ -5,6 +5,7 @@ import os
 import pwd
 import resource
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sesguard.system.privileges import (
     _PR_SET_DUMPABLE,
     User,
     _prctl,
+    acting_as_owner,
     current_user,
     drop_rights,
     find_user,
@@ -232,3 +234,29 @@ def test_a_kernel_that_refuses_is_a_fault() -> None:
 
     with pytest.raises(SystemFault, match=r"prctl\(4\) failed: Invalid argument"):
         privileges._prctl(4, 99)
+
+
+@AS_ROOT
+def test_root_makes_files_as_the_owner_of_another_and_is_root_again() -> None:
+    """Also when the block fails; for root's own file it stays root."""
+
+    def fail(directory: Path) -> None:
+        with acting_as_owner(directory / "theirs"):
+            (directory / "new").touch()
+            assert [] == os.getgroups()
+            raise KeyError
+
+    before = (os.geteuid(), os.getegid(), os.getgroups())
+    # The directories above tmp_path are root's alone.
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o777)
+        (directory / "theirs").touch()
+        os.chown(directory / "theirs", NOBODY, NOBODY_USER.gid)
+        with pytest.raises(KeyError):
+            fail(directory)
+        assert before == (os.geteuid(), os.getegid(), os.getgroups())
+        with acting_as_owner(directory):
+            assert is_root()
+        made = (directory / "new").stat()
+    assert (NOBODY, NOBODY_USER.gid) == (made.st_uid, made.st_gid)
