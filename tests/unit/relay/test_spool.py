@@ -15,16 +15,8 @@ from rigs.queue import BODY, ENVELOPE, ORIGIN, Sender, id_of, store, with_spool
 from sesguard.core.envelope import Envelope, Notify, Recipient
 from sesguard.relay.queue_desk import QueueDesk
 from sesguard.relay.spool import BACKLOG_BYTES, Origin, Spool, SpoolCarrier
-from sesguard.relay.spool_records import (
-    ClaimRequest,
-    NewMessage,
-    Settlement,
-    State,
-    parse_public_id,
-    public_id,
-)
-from sesguard.relay.spool_table import MAX_PIECES, PIECE_BYTES, SCHEMA, SpoolTable
-from sesguard.system.database import open_database
+from sesguard.relay.spool_records import State, parse_public_id, public_id
+from sesguard.relay.spool_table import MAX_PIECES, PIECE_BYTES
 
 
 def rows_in(directory: Path, query: str = "SELECT * FROM messages") -> list[sqlite3.Row]:
@@ -395,59 +387,3 @@ def test_public_ids_sort_as_time_does(times: list[int]) -> None:
     """A list of ids in order is a list of messages in order."""
     ids = [time * MAX_PIECES for time in times]
     assert [public_id(each) for each in sorted(ids)] == sorted(public_id(each) for each in ids)
-
-
-def steps_of(connection: sqlite3.Connection, act: object, argument: object) -> int:
-    """Instructions of SQLite's machine that an operation takes."""
-    count = 0
-
-    def step() -> int:
-        nonlocal count
-        count += 1
-        return 0
-
-    connection.set_progress_handler(step, 1)
-    try:
-        act(connection, [argument])  # type: ignore[operator]
-    finally:
-        connection.set_progress_handler(None, 0)
-    return count
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> SpoolTable:
-    return SpoolTable(tmp_path, max_bytes=10**12, min_free_bytes=0)
-
-
-def test_cost_does_not_grow_with_the_queue(tmp_path: Path, table: SpoolTable) -> None:
-    """A hundred times as many messages: the same number of steps for each act on one of them."""
-    few, many = (costs_with(tmp_path / str(rows), table, rows) for rows in (200, 20_000))
-    assert {"insert", "claim", "settle", "totals", "expire"} == set(few)
-    for act, steps in few.items():
-        assert many[act] <= steps * 1.2, (act, few, many)
-
-
-def costs_with(path: Path, table: SpoolTable, rows: int) -> dict[str, int]:
-    """Steps of each operation on a queue of so many messages, a tenth of them held."""
-    connection = open_database(path, SCHEMA, version=1)
-
-    def new(number: int) -> NewMessage:
-        state = State.HELD if number % 10 == 0 else State.QUEUED
-        origin = Origin("shop", 1, f"c{number % 3}")
-        return NewMessage(origin, ENVELOPE, float(number), state, None, BODY)
-
-    connection.execute("BEGIN")
-    table.insert(connection, [new(number) for number in range(rows)])
-    connection.execute("COMMIT")
-    due = ClaimRequest(1, 1e9, {}, {})
-    expired = ClaimRequest(1, 1e9, {"c0": 0, "c1": 0, "c2": 0}, {"c1": 2e9})
-    costs = {
-        "insert": steps_of(connection, table.insert, new(1)),
-        "claim": steps_of(connection, table.claim, due),
-        "expire": steps_of(connection, table.claim, expired),
-        "totals": steps_of(connection, table.totals, None),
-    }
-    [claim] = table.claim(connection, [due])
-    costs["settle"] = steps_of(connection, table.settle, Settlement(claim.messages[0], None))
-    connection.close()
-    return costs
