@@ -174,7 +174,7 @@ class Session(asyncio.Protocol):
     def stop(self, *, at_once: bool = False) -> None:
         """Let the client go, as soon as no message of it is under way or at once."""
         self._stopping = True
-        if self._dialogue is not None and (at_once or not self._dialogue.in_message):
+        if self._dialogue is not None and (at_once or self._is_to_go(self._dialogue)):
             self._drop(_STOPPING)
 
     def abort(self) -> None:
@@ -195,7 +195,7 @@ class Session(asyncio.Protocol):
     def _process(self, dialogue: Dialogue, data: bytes) -> None:
         self._processing = True
         try:
-            while data and not (dialogue.waiting or dialogue.closing):
+            while data and not (dialogue.waiting or dialogue.closing or self._is_to_go(dialogue)):
                 if dialogue.stream is None:
                     data = self._read_commands(dialogue, data)
                 else:
@@ -205,10 +205,13 @@ class Session(asyncio.Protocol):
         self._ahead += data
         if not dialogue.waiting and (dialogue.closing or self._at_end):
             self._drop(b"")
-        elif self._stopping and not dialogue.in_message:
+        elif self._is_to_go(dialogue):
             self._drop(_STOPPING)
         elif self._out:
             self._write()
+
+    def _is_to_go(self, dialogue: Dialogue) -> bool:
+        return self._stopping and not dialogue.in_message
 
     def _read_commands(self, dialogue: Dialogue, data: bytes) -> bytes:
         if data.startswith(_TLS_HANDSHAKE):
