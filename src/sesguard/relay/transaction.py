@@ -88,6 +88,8 @@ class Transaction:
         self._transfer: Transfer | None = None
         self._result: Result | None = None
         self._finished = False
+        self._is_counted = False
+        """Whether the rates have counted it."""
         self._size = 0
 
     # The envelope.
@@ -189,6 +191,7 @@ class Transaction:
         self._result = result
         self.resume_transfer()
         if self._finished:
+            self._give_back(result)
             self._answer_result(result)
 
     def pause_transfer(self) -> None:
@@ -222,6 +225,7 @@ class Transaction:
         refusal = self._unless_forgiven(judge_authors(app, header.authors))
         if refusal is None:
             taken = relay.rates.take(app, len(self._recipients), relay.now())
+            self._is_counted = taken is None
             refusal = self._unless_forgiven(taken)
         if refusal is None:
             front = relay.trace.front(app, route.configuration_set, relay.now(), lmtp=self._is_lmtp)
@@ -285,6 +289,11 @@ class Transaction:
             self._relay.refused_recipients.remember(self._command.sender, result.refused)
         self._report(self._fate(result.reply), result=result)
         self._answer(reply)
+
+    def _give_back(self, result: Result) -> None:
+        """Let a complete message that nobody took count once only, when it comes again."""
+        if self._is_counted and is_kept(result.reply.outcome) and not result.uncertain:
+            self._relay.rates.give_back(self._app, len(self._recipients), self._relay.now())
 
     def _fate(self, reply: Reply) -> Fate:
         if reply.outcome is not Outcome.ACCEPTED:
