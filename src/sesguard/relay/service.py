@@ -64,8 +64,8 @@ class Relay:
     """Connections at this moment, until their last octet is sent or given up."""
     shares: Shares = field(default_factory=Shares)
     """Who holds how many of them."""
+    greeting: bytes = field(init=False)
+    """The first line that a client hears."""
 
-    @property
-    def greeting(self) -> bytes:
-        """The first line that a client hears."""
-        return f"220 {self.host_name} ESMTP sesguard\r\n".encode("ascii")
+    def __post_init__(self) -> None:
+        self.greeting = f"220 {self.host_name} ESMTP sesguard\r\n".encode("ascii")
