@@ -51,6 +51,7 @@ class Attempt:
             self,
             credential_id=self.message.origin.credential_id,
             partial=True,
+            app=self.message.origin.app,
         )
         self._write(self.message.first_piece)
 
