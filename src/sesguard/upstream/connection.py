@@ -125,7 +125,11 @@ class Owner(Protocol):
         ...
 
     def connection_gone(self, connection: "Connection") -> None:
-        """It is closed; called once."""
+        """It takes no more messages; called once."""
+        ...
+
+    def connection_ended(self, connection: "Connection") -> None:
+        """It is closed; nothing of it is left on the event loop."""
         ...
 
     def try_again(self, transaction: Transaction, result: Result) -> bool:
@@ -303,6 +307,7 @@ class Connection(asyncio.Protocol):
         is_open = self._phase is not _Phase.CLOSED
         self.was_stillborn = is_open and self.is_fresh and not self._has_answered
         self._lose("closed the connection")
+        self._owner.connection_ended(self)
 
     # Replies.
 

@@ -86,6 +86,8 @@ class Lane:
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._leaving: set[Connection] = set()
+        """Sessions that end: the peer has yet to close its side."""
         self._opening: set[asyncio.Task[Session]] = set()
         self._line = Line()
         self._limit = float(max_connections)
@@ -112,7 +114,7 @@ class Lane:
     @property
     def is_empty(self) -> bool:
         """Whether it has nothing left to do."""
-        return not (self._idle or self._busy or self._opening or self._line)
+        return not (self._idle or self._busy or self._leaving or self._opening or self._line)
 
     def use(self, version: CredentialVersion) -> None:
         """From here on messages begin with `version`."""
@@ -192,6 +194,8 @@ class Lane:
             transfer.settle(self._failure(_CLOSING))
         for connection in [*self._busy]:
             connection.drop("was given up, because the relay is shutting down")
+        for connection in self._leaving:
+            connection.session.transport.abort()
 
     # What its connections tell (`Owner`).
 
@@ -214,6 +218,7 @@ class Lane:
 
     def connection_gone(self, connection: Connection) -> None:
         """See `Owner`."""
+        self._leaving.add(connection)
         self._busy.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -223,6 +228,10 @@ class Lane:
             self._note_stillborn(connection)
         if self._line:
             self._loop.call_soon(self._serve)
+
+    def connection_ended(self, connection: Connection) -> None:
+        """See `Owner`."""
+        self._leaving.discard(connection)
 
     def try_again(self, transaction: Transaction, result: Result) -> bool:  # noqa: ARG002
         """See `Owner`."""
