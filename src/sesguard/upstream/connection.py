@@ -22,7 +22,6 @@ Sources: RFC 5321, 4.1.1, 4.5.3.2.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -31,9 +30,9 @@ from sesguard.upstream.failures import deferral
 from sesguard.upstream.handshake import Session
 from sesguard.upstream.interface import Result
 from sesguard.upstream.introduction import Introduction
-from sesguard.upstream.pace import LAG_S, SILENCE_S, Pace
+from sesguard.upstream.pace import Pace
 from sesguard.upstream.replies import Outcome, Reply, classify
-from sesguard.upstream.smtp import FINAL_TIMEOUT_S
+from sesguard.upstream.timeouts import Timeouts
 from sesguard.upstream.wire import END_OF_DATA, NotSmtp, ReplyReader
 
 WRITE_BUFFER_BYTES: Final = 128 * 1024
@@ -45,36 +44,6 @@ _NOBODY: Final[Mapping[str, Reply]] = {}
 _GIVEN_UP: Final = deferral("4.3.0", "the message was given up")
 _SILENT: Final = deferral("4.4.2", "the message stopped coming in")
 _SLOW: Final = deferral("4.4.2", "the message came in too slowly while others waited")
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long things may take, in seconds."""
-
-    session_s: float = 20.0
-    """To set up a session, from the TCP connection to the reply to AUTH."""
-    reply_s: float = 60.0
-    """For the reply to a command."""
-    data_s: float = 180.0
-    """For the upstream to take some of the message (RFC 5321, 4.5.3.2.5)."""
-    final_s: float = FINAL_TIMEOUT_S
-    """For the reply to a whole message."""
-    wait_s: float = 60.0
-    """For a message to get a session."""
-    silence_s: float = SILENCE_S
-    """For a client to send more of a message that has a session."""
-    lag_s: float = LAG_S
-    """How far a client may be behind (`sesguard.upstream.pace`) while others wait."""
-    idle_s: float = 8.0
-    """An idle session is closed before SES does so, after about 10 s."""
-    age_s: float = 300.0
-    """A session is renewed after so long."""
-    connect_rest_s: float = 1.0
-    """No session is tried for so long after none could be opened."""
-    login_rest_s: float = 5.0
-    """The same after a refused login."""
-    endpoint_rest_s: float = 30.0
-    """An endpoint that failed is left alone for so long while another one works."""
 
 
 class Transaction(Protocol):

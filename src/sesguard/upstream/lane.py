@@ -29,13 +29,14 @@ from sesguard.core.credential import CredentialVersion
 from sesguard.core.endpoints import Endpoint
 from sesguard.core.routing import RoutingRule, smtp_password
 from sesguard.errors import Error, TemporaryFailure
-from sesguard.upstream.connection import Connection, Timeouts, Transaction
+from sesguard.upstream.connection import Connection, Transaction
 from sesguard.upstream.failures import deferral, reply_of
 from sesguard.upstream.handshake import Login, Session, open_session
 from sesguard.upstream.interface import Result
 from sesguard.upstream.line import Line
 from sesguard.upstream.replies import Outcome, Reply
 from sesguard.upstream.smtp import LoginRefused
+from sesguard.upstream.timeouts import Timeouts
 from sesguard.upstream.tls import tls_context
 from sesguard.upstream.transfer import PoolTransfer
 

@@ -28,11 +28,11 @@ from sesguard.core.envelope import Envelope
 from sesguard.core.interfaces import CredentialSource
 from sesguard.core.routing import RoutingRule, choose_rule, rule_named
 from sesguard.errors import Error
-from sesguard.upstream.connection import Timeouts
 from sesguard.upstream.failures import deferral, reply_of
 from sesguard.upstream.interface import Result, Transfer, TransferListener
 from sesguard.upstream.lane import MAX_MESSAGES, Destination, Lane
 from sesguard.upstream.replies import Reply
+from sesguard.upstream.timeouts import Timeouts
 from sesguard.upstream.transfer import PoolTransfer
 from sesguard.upstream.wire import find_unsayable
 
