@@ -328,6 +328,10 @@ class Transaction:
                 credential_id=result.credential_id if result else None,
                 credential_version=result.credential_version if result else None,
                 noted=self._noted,
-                uncertain=result is not None and result.uncertain,
+                uncertain=result is not None and (result.uncertain or self._is_unheard(result)),
             )
         )
+
+    def _is_unheard(self, result: Result) -> bool:
+        """Whether it was taken and the client, which has gone, will send it again."""
+        return self._client is None and result.reply.outcome is Outcome.ACCEPTED
