@@ -7,7 +7,8 @@ Promises
     which they came as room comes back.
     The first of them may always go on to its end when no complete message will give room back. So
     nobody waits for ever, and one message at most is beyond the budget, with one piece of each.
-    A client that is too slow (`sesguard.upstream.pace`) while others wait for it is cut.
+    A client that is too slow (`sesguard.upstream.pace`) while others wait for room is cut, however
+    many of them there are.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ class Budget:
 
     Args:
         limit: Octets for large messages.
-        lag_s: How far the client that the others wait for may be behind.
+        lag_s: How far a client may be behind while others wait.
     """
 
     def __init__(self, limit: int, lag_s: float) -> None:
@@ -62,8 +63,8 @@ class Budget:
         as it was counted."""
         self._complete: dict[Holder, int] = {}
         self._paused: dict[Holder, None] = {}
-        self._pace: Pace | None = None
-        """Of the first, while it is the one that the others wait for."""
+        self._paces: dict[Holder, Pace] = {}
+        """Of those that are coming, while others wait."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -89,12 +90,12 @@ class Budget:
         """A message is complete, and is kept until it is done with."""
         if holder in self._coming:
             self._complete[holder] = self._coming.pop(holder)
-            self._forget_pause(holder)
+            self._forget(holder)
 
     def release(self, holder: Holder) -> None:
         """A message is done with, at whatever point."""
         self._used -= self._coming.pop(holder, 0) + self._complete.pop(holder, 0)
-        self._forget_pause(holder)
+        self._forget(holder)
         self._go_on()
 
     def _must_go_on(self, holder: Holder) -> bool:
@@ -107,33 +108,32 @@ class Budget:
         for holder in [each for each in self._coming if each in self._paused]:
             if room <= 0 and not self._must_go_on(holder):
                 return
-            self._forget_pause(holder)
+            self._paused.pop(holder, None)
             holder.resume()
             room -= _PIECE_BYTES
 
-    def _forget_pause(self, holder: Holder) -> None:
+    def _forget(self, holder: Holder) -> None:
         self._paused.pop(holder, None)
-        self._pace = None
+        self._paces.pop(holder, None)
 
     def _watch(self) -> None:
         if self._timer is None:
             self._timer = self._loop.call_later(min(_TICK_S, self._lag_s / 4), self._tick)
 
     def _tick(self) -> None:
-        """Cut the first when it is too slow for those who wait for it."""
+        """Cut those who are too slow for the others who wait for room."""
         self._timer = None
+        if not self._paused or self._used < self._limit:
+            self._paces.clear()
+            self._go_on()
         if not self._paused:
             return
         self._watch()
-        if self._used < self._limit:
-            self._go_on()
-            return
-        first = next(iter(self._coming))
-        if first in self._paused:
-            return
         now = self._loop.time()
-        if self._pace is None:
-            self._pace = Pace(now, first.size, lag_s=self._lag_s)
-        self._pace.look(now, first.size, held=False)
-        if self._pace.is_behind:
-            first.cut()
+        for holder in [*self._coming]:
+            pace = self._paces.get(holder)
+            if pace is None:
+                pace = self._paces[holder] = Pace(now, holder.size, lag_s=self._lag_s)
+            pace.look(now, holder.size, held=holder in self._paused)
+        for holder in [each for each, pace in self._paces.items() if pace.is_behind]:
+            holder.cut()

@@ -164,3 +164,27 @@ def test_a_slow_client_that_nobody_waits_for_may_be_slow() -> None:
         await carrier.close(timeout_s=5)
 
     run_on("uvloop")(main())
+
+
+def test_slow_clients_are_cut_all_at_once(run: Any) -> None:
+    """Those who wait do not wait for one after the other; small mail meanwhile changes nothing."""
+    api = SlowApi()
+
+    async def main() -> None:
+        carrier = ApiCarrier(api, [REGION], memory_bytes=BUDGET, lag_s=0.4)
+        slow = [begun(carrier) for _ in range(25)]
+        for transfer, _ in slow:
+            for piece in PIECES[:5]:
+                transfer.write(piece)
+        waiting = asyncio.create_task(sent(carrier, PIECES))
+        for _ in range(100):
+            assert 250 == await sent(carrier, [MESSAGE])
+            await asyncio.sleep(0.02)
+            if waiting.done():
+                break
+        assert {"4.4.2"} == {result.reply.text[:5] for _, heard in slow for result in heard.results}
+        assert [1] * len(slow) == [len(heard.results) for _, heard in slow]
+        assert 250 == await waiting
+        await carrier.close(timeout_s=5)
+
+    run(main())
