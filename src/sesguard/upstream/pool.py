@@ -179,6 +179,8 @@ class UpstreamPool:
             credential_id = rule.credential_id
             version = self._source.current(credential_id)
         except Error as error:
+            # It may be given up before that, and a lane that it came from knows it no more.
+            transfer.wait_at(self)
             self._settle_soon(transfer, reply_of(error), credential_id)
             return
         lane = self._lanes.get(credential_id)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from rigs.async_peer import until
-from rigs.pool import QUICK, Vault, destination, send
+from rigs.async_peer import Listener, until
+from rigs.pool import LARGE, QUICK, Vault, destination, envelope, run_on, send
 from rigs.smtp_peer import Conversation, Peer
 from sesguard.core.endpoints import Endpoint
+from sesguard.errors import CredentialError
 from sesguard.upstream.pool import UpstreamPool
 
 
@@ -45,3 +46,23 @@ def test_nothing_is_left_when_a_peer_is_slow_to_go(
         assert pool._lanes["main"].is_empty
 
     run(main())
+
+
+def test_a_message_that_is_given_up_while_the_settings_change(ca_file: Path) -> None:
+    """Its lane is gone and its credential too; whoever gives it up then hears nothing of that."""
+
+    async def main() -> None:
+        vault = Vault()
+        where = destination(Endpoint("127.0.0.1", 1), ca_file=ca_file)
+        pool = UpstreamPool(vault, [where], timeouts=QUICK)
+        listener = Listener()
+        transfer = pool.begin(envelope(), listener)
+        transfer.write(LARGE)
+        assert 1 == pool.waiting
+        vault.fault = CredentialError("there is none")
+        pool.update([where])
+        transfer.abort()
+        await pool.close(timeout_s=5)
+        assert [] == listener.results
+
+    run_on("uvloop")(main())
