@@ -167,6 +167,7 @@ class Transaction:
             # In LMTP each recipient has a reply of its own.
             self._answer(line * len(self._recipients) if self._is_lmtp else line)
         elif self._result is not None:
+            self._give_back(self._result)
             self._answer_result(self._result)
         elif self._transfer is not None:
             self._finished = True

@@ -28,6 +28,16 @@ def test_a_retry_counts_once(relays: StartRelay, kind: FaultKind, code: int) -> 
     assert 1 == len(relay.received())
 
 
+def test_a_retry_of_what_was_refused_early_counts_once(relays: StartRelay) -> None:
+    """Also when SES answers before the client has sent all of a large message."""
+    relay = relays(apps=one_an_hour("early"))
+    relay.rig.client.set_faults(Fault(Stage.RCPT, FaultKind.REPLY_451, 2))
+    with wire(relay.host.unix()) as client:
+        large = TEXT + (b"x" * 70 + b"\r\n") * 30_000
+        codes = [int(client.send(large)[:3]) for _ in range(3)]
+    assert [451, 451, 250] == codes
+
+
 def test_a_lost_answer_counts(relays: StartRelay) -> None:
     """SES may have the message."""
     relay = relays(apps=one_an_hour("unlucky"))
