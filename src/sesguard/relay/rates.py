@@ -125,21 +125,6 @@ class RateTable:
             if limit is not None
         )
 
-    def clear(self, app: App, now: float) -> None:
-        """
-        Empty the buckets of an app.
-
-        Raises:
-            SystemFault: The file cannot be used.
-        """
-        if not self._path.exists():
-            return
-        table = SharedTable(self._path, columns=_COLUMNS, rows=ROWS)
-        try:
-            table.update(app.name, now, lambda _: ((now, 0.0, 0.0, 0.0), now))
-        finally:
-            table.close()
-
     def _open(self) -> SharedTable:
         if self._table is None:
             self._table = SharedTable(self._path, columns=_COLUMNS, rows=ROWS)

@@ -169,17 +169,6 @@ def test_apps_do_not_share(rates: RateTable) -> None:
     assert rates.take(App("blog", rates=Rates(6)), 6, NOW) is None
 
 
-def test_clear(rates: RateTable, tmp_path: Path) -> None:
-    """A cleared app begins anew; there is nothing to clear where there is no file."""
-    rates.clear(app(6), NOW)
-    assert [] == list(tmp_path.iterdir())
-
-    rates.take(app(6), 6, NOW)
-    rates.clear(app(6), NOW)
-
-    assert rates.take(app(6), 6, NOW) is None
-
-
 def test_usage_makes_nothing(rates: RateTable, tmp_path: Path) -> None:
     """Looking at an app that has sent nothing gives zeros and makes no file."""
     assert (Usage("hour", 5, 0.0),) == rates.usage(app(None, 5), NOW)
