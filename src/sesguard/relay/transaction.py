@@ -241,7 +241,6 @@ class Transaction:
             tuple(self._recipients),
             command.eight_bit,
             command.utf8,
-            command.headers_only,
             command.envelope_id,
         )
         if self._app.delivery is DeliveryMode.PASS and self._held is None:

@@ -59,7 +59,6 @@ def test_a_message_is_on_the_disk_when_250_is_said(tmp_path: Path) -> None:
             ),
             eight_bit=True,
             utf8=True,
-            headers_only=True,
             envelope_id="QQ314159",
         )
         reply = await store(carrier, envelope=envelope, origin=Origin("shop", None, None))
