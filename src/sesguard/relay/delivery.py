@@ -10,6 +10,7 @@ Promises
     Mail bounces where SES refuses the message or an address, and after `bounce_after_s`; never
     because of our credential before that time, and not in the first minutes after a start, when
     the network may not be up. A bounce is never answered by a bounce: it is dropped, and reported.
+    Each app has its turn, however much another one has in the queue; so has each credential.
     A message that cannot be read is held for a person, and reported once: it is not sent in part.
     What cannot be written to the database is tried again, and takes no new work meanwhile.
 
@@ -64,7 +65,7 @@ _LOCK: Final = "deliver.lock"
 _AGAIN_S: Final = 1.0
 """After the database could not be written."""
 SUSPENDED_S: Final = 30.0
-"""After which a suspended app's message is looked at again."""
+"""After which a suspended app's mail is looked at again."""
 _DAMAGED: Final = "a part of it cannot be read"
 _GRACE_S: Final = 900.0
 """After a start nothing is given up for its age."""
@@ -122,6 +123,11 @@ class Deliverer:
         self._clock = clock
         self._may_send = may_send
         self._paces: dict[str, Pace] = {}
+        self._turns: dict[tuple[str, str], int] = {}
+        """Of a credential and an app: the number of the last claim that gave them something."""
+        self._claims = 0
+        self._rests_until: dict[str, float] = {}
+        """Suspended apps, and when to look at their mail again."""
         self._in_flight: dict[int, Attempt | None] = {}
         """None: nothing is tried, only written down."""
         self._bell: int | None = None
@@ -239,11 +245,14 @@ class Deliverer:
         self._idle.clear()
         self._is_wanted = False
         now, clock = self._spool.now(), self._clock()
+        self._rests_until = {app: at for app, at in self._rests_until.items() if at > clock}
         request = ClaimRequest(
             free,
             now,
             {name: pace.allowance(clock) for name, pace in self._paces.items()},
             self._given_up_before(now, clock),
+            self._turns.copy(),
+            frozenset(self._rests_until),
         )
         self._spool.writer.put(self._spool.table.claim, request, self._claimed)
 
@@ -283,15 +292,20 @@ class Deliverer:
             chance = pace.next_chance(clock)
             if chance is not None:
                 delays.append(chance - clock)
+        delays += [at - clock for at in self._rests_until.values()]
         self._wake_in(min(delays))
 
     # Attempts.
 
     def _begin_attempts(self, messages: Iterable[QueuedMessage]) -> None:
         clock = self._clock()
+        self._claims += 1
         for message in messages:
-            if not self._may_send(message.origin.app):
-                self._put_back(message, SUSPENDED_S)
+            origin = message.origin
+            self._turns[origin.credential_id or "", origin.app] = self._claims
+            if not self._may_send(origin.app):
+                self._rests_until[origin.app] = clock + SUSPENDED_S
+                self._put_back(message, 0.0)
                 continue
             attempt = Attempt(message, self._spool, self._ended, self._interrupted)
             self._in_flight[message.id] = attempt

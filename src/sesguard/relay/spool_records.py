@@ -4,9 +4,10 @@ What the queue keeps of a message, and what is asked and told about it: plain re
 The id that people see is the number of the database in the digits of Crockford's base 32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from sesguard.core.envelope import Envelope
@@ -90,6 +91,10 @@ class ClaimRequest(NamedTuple):
     """The most of a credential (empty name: none); those that are missing have no limit."""
     expired: Mapping[str, float]
     """Credentials that cannot send, and the start of the age of mail that is given up."""
+    turns: Mapping[tuple[str, str], int] = MappingProxyType({})
+    """When a credential's mail of an app had its last turn; who waits for longest is first."""
+    resting: Collection[str] = ()
+    """Apps whose mail stays where it is."""
 
 
 class Claim(NamedTuple):

@@ -3,8 +3,9 @@ The tables of the queue, and everything that is done to them: SQL, without threa
 
 The functions that take a list are operations of `sesguard.relay.group_commit`: they run within a
 transaction of the writer. No query's cost grows with the number of messages: what is due is found
-by the index (state, credential, time), what waits too long by (credential, start of its age), and
-the totals are kept by triggers, by state and by app.
+by the index (state, credential, app, time), what waits too long by (credential, start of its age),
+and the totals are kept by triggers, by state and by app. A claim costs a look-up for each app that
+has mail in the queue.
 
 An id is the time at which the message was stored, in microseconds, shifted by eleven bits. A
 message's pieces have the ids that follow its own, so they need no index. Ids are given under the
@@ -70,7 +71,7 @@ CREATE TABLE messages (
   hold_reason TEXT,
   last_reply TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX due ON messages (state, credential_id, next_attempt);
+CREATE INDEX due ON messages (state, credential_id, app, next_attempt);
 CREATE INDEX waiting ON messages (credential_id, age_from) WHERE state = 'queued';
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE totals (
@@ -107,17 +108,20 @@ INSERT INTO messages
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT_PIECE: Final = "INSERT INTO bodies (id, data) VALUES (?, ?)"
-_CREDENTIALS: Final = """
+_FIRST_OF_EACH: Final = """
 WITH RECURSIVE each (id) AS (
-  SELECT min(credential_id) FROM messages WHERE state = 'queued'
+  SELECT (SELECT id FROM messages WHERE state = 'queued'
+          ORDER BY credential_id, app, next_attempt LIMIT 1)
   UNION ALL
-  SELECT (SELECT min(credential_id) FROM messages
-          WHERE state = 'queued' AND credential_id > each.id)
-  FROM each WHERE each.id IS NOT NULL
+  SELECT coalesce(
+    (SELECT id FROM messages
+     WHERE state = 'queued' AND credential_id = m.credential_id AND app > m.app
+     ORDER BY app, next_attempt LIMIT 1),
+    (SELECT id FROM messages WHERE state = 'queued' AND credential_id > m.credential_id
+     ORDER BY credential_id, app, next_attempt LIMIT 1))
+  FROM each JOIN messages AS m ON m.id = each.id
 )
-SELECT id, (SELECT min(next_attempt) FROM messages
-            WHERE state = 'queued' AND credential_id = each.id)
-FROM each WHERE id IS NOT NULL
+SELECT credential_id, app, next_attempt FROM each JOIN messages USING (id)
 """
 _COLUMNS: Final = """
 SELECT m.id, app, uid, credential_id, is_notice, envelope, size, received_at, age_from, attempts,
@@ -125,7 +129,8 @@ SELECT m.id, app, uid, credential_id, is_notice, envelope, size, received_at, ag
 FROM messages AS m LEFT JOIN bodies AS b ON b.id = m.id
 """
 _DUE: Final = f"""{_COLUMNS}
-WHERE state = 'queued' AND credential_id = ? AND next_attempt <= ? ORDER BY next_attempt LIMIT ?
+WHERE state = 'queued' AND credential_id = ? AND app = ? AND next_attempt <= ?
+ORDER BY next_attempt LIMIT ?
 """
 _AGED: Final = f"""{_COLUMNS}
 WHERE state = 'queued' AND credential_id = ? AND age_from < ? ORDER BY age_from LIMIT ?
@@ -349,16 +354,23 @@ def _read_piece(connection: sqlite3.Connection, message_id: int, number: int) ->
 
 
 def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
-    queued: list[tuple[str, float]] = connection.execute(_CREDENTIALS).fetchall()
-    able = [row for row in queued if request.allowances.get(row[0], 1) > 0]
-    due = [row for row in able if row[1] <= request.now]
+    allowed = dict(request.allowances)
+    queued: list[tuple[str, str, float]] = connection.execute(_FIRST_OF_EACH).fetchall()
+    able = [row for row in queued if allowed.get(row[0], 1) > 0 and row[1] not in request.resting]
+    due = [row for row in able if row[2] <= request.now]
+    due.sort(key=lambda row: (request.turns.get((row[0], row[1]), 0), row[2]))
     chosen: list[QueuedMessage] = []
     unreadable: list[QueuedMessage] = []
-    for place, (credential_id, _when) in enumerate(due):
-        # What one credential does not use is left to those that follow.
+    for place, (credential_id, app, _when) in enumerate(due):
+        # What one does not use is left to those that follow.
         share = -(-(request.limit - len(chosen)) // (len(due) - place))
-        most = min(share, request.allowances.get(credential_id, share))
-        chosen += _select(connection, _DUE, (credential_id, request.now, most), unreadable)
+        most = min(share, allowed.get(credential_id, share))
+        if most <= 0:
+            continue
+        found = _select(connection, _DUE, (credential_id, app, request.now, most), unreadable)
+        chosen += found
+        if credential_id in allowed:
+            allowed[credential_id] -= len(found)
     # Before the others are looked for: a message is delivered or given up, never both.
     connection.executemany(_CLAIM, [(message.id,) for message in (*chosen, *unreadable)])
     expired: list[QueuedMessage] = []
@@ -366,7 +378,7 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
         most = max(request.limit - len(chosen) - len(expired), 0)
         expired += _select(connection, _AGED, (credential_id, before, most), unreadable)
     connection.executemany(_CLAIM, [(message.id,) for message in (*expired, *unreadable)])
-    return Claim(chosen, expired, unreadable, min((row[1] for row in able), default=None))
+    return Claim(chosen, expired, unreadable, min((row[2] for row in able), default=None))
 
 
 def _select(

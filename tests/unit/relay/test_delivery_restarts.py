@@ -347,6 +347,53 @@ def test_mail_is_not_given_up_right_after_a_start(tmp_path: Path) -> None:
     with_post(tmp_path, act, answers(GREYLISTED), clock=clock)
 
 
+@pytest.mark.parametrize("other", [Origin("web", 1002, "main"), Origin("shop", 1001, "second")])
+def test_who_waits_for_longest_is_next(tmp_path: Path, other: Origin) -> None:
+    """Also where one place at a time becomes free, and another app or credential has much mail."""
+
+    async def act() -> None:
+        post = open_post(
+            tmp_path, answers(accepted()), limits=DeliveryLimits(max_in_flight=1), starts=False
+        )
+        for number in range(10):
+            await store(post.intake, envelope=to(f"{number}@a.example"), origin=_of("main"))
+        for number in range(2):
+            await store(post.intake, envelope=to(f"{number}@b.example"), origin=other)
+        post.deliverer.start()
+        await post.settled(12)
+        expected = ["0@a.example", "0@b.example", "1@a.example", "1@b.example", "2@a.example"]
+        assert expected == post.ids()[:5]
+        await post.close()
+
+    asyncio.run(act())
+
+
+def test_a_suspended_app_with_much_mail_delays_no_other(tmp_path: Path) -> None:
+    """Its mail is not moved about meanwhile: at most one claim of it in half a minute."""
+    asked: list[str] = []
+
+    def may_send(app: str) -> bool:
+        asked.append(app)
+        return app != "shop"
+
+    async def act() -> None:
+        limits = DeliveryLimits(max_in_flight=2)
+        post = open_post(tmp_path, limits=limits, starts=False, may_send=may_send)
+        for _ in range(20):
+            await store(post.intake)
+        await store(post.intake, envelope=to("b@example.net"), origin=Origin("blog", 1, "main"))
+        post.deliverer.start()
+        await post.settled(1)
+        for _ in range(5):
+            await post.pass_time(5)
+        assert 1 <= asked.count("shop") <= 2
+        await post.pass_time(10)
+        assert 3 <= asked.count("shop") <= 4
+        await post.close()
+
+    asyncio.run(act())
+
+
 def _of(credential_id: str) -> Origin:
     return Origin("shop", 1001, credential_id)
 

@@ -48,7 +48,7 @@ def costs_with(path: Path, table: SpoolTable, rows: int) -> dict[str, int]:
 
     def new(number: int) -> NewMessage:
         state = State.HELD if number % 10 == 0 else State.QUEUED
-        origin = Origin("shop", 1, f"c{number % 3}")
+        origin = Origin(f"app{number % 4}", 1, f"c{number % 3}")
         return NewMessage(origin, ENVELOPE, float(number), state, None, BODY)
 
     connection.execute("BEGIN")
