@@ -51,7 +51,7 @@ enabled = false
 listen = ["127.0.0.1:{port}"]
 spool_directory = "{directory}/state/relay"
 processes = {processes}
-max_connections = 1000
+max_connections = 1200
 {apps}
 """
 RULES = """\

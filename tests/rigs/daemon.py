@@ -106,6 +106,7 @@ def start_daemon(
     environment: Mapping[str, str] | None = None,
     wrapper: Sequence[str] = (),
     stderr: int | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Daemon:
     """
     Start sesguardd without waiting for it.
@@ -115,6 +116,7 @@ def start_daemon(
         environment: Added to ours.
         wrapper: Program and arguments that run the rest of their command line in their place.
         stderr: Where the log goes instead of into the log file.
+        pass_fds: Our descriptors that it, or the wrapper, has too.
     """
     _open_coverage_directory()
     log_path = settings_path.with_name("sesguardd.log")
@@ -126,6 +128,7 @@ def start_daemon(
             stdout=log,
             stderr=log if stderr is None else stderr,
             env={**os.environ, **(environment or {})},
+            pass_fds=pass_fds,
         )
     try:
         directory = load_settings(settings_path).daemon.runtime_directory

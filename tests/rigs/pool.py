@@ -17,10 +17,10 @@ from sesguard.core.envelope import Envelope, Recipient
 from sesguard.core.routing import RoutingRule
 from sesguard.core.secret import Secret
 from sesguard.errors import Error
-from sesguard.upstream.connection import Timeouts
 from sesguard.upstream.interface import Carrier, Result
 from sesguard.upstream.lane import Destination
 from sesguard.upstream.pool import UpstreamPool
+from sesguard.upstream.timeouts import Timeouts
 
 T = TypeVar("T")
 

@@ -100,6 +100,7 @@ class Carried:
     data: bytearray = field(default_factory=bytearray)
     is_finished: bool = False
     is_aborted: bool = False
+    app: str = ""
 
     @property
     def is_notice(self) -> bool:
@@ -127,7 +128,7 @@ class ScriptedCarrier:
         app: str = "",
     ) -> Transfer:
         assert partial
-        carried = Carried(envelope, credential_id, listener)
+        carried = Carried(envelope, credential_id, listener, app=app)
         self.carried.append(carried)
         return _ScriptedTransfer(self, carried)
 

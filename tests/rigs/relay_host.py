@@ -13,7 +13,7 @@ import shutil
 import smtplib
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,9 +147,20 @@ spool_directory = "{self.spool_directory}"
         open_vault(self.settings()).update("ses", change)
 
     @contextlib.contextmanager
-    def running(self, wrapper: Sequence[str] = ()) -> Iterator[Daemon]:
-        """Run the daemon, which may be several processes, for the length of a block."""
-        daemon = start_daemon(self.settings_path, wrapper=wrapper)
+    def running(
+        self,
+        wrapper: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Iterator[Daemon]:
+        """
+        Run the daemon, which may be several processes, for the length of a block.
+
+        See `start_daemon` for the arguments.
+        """
+        daemon = start_daemon(
+            self.settings_path, wrapper=wrapper, environment=environment, pass_fds=pass_fds
+        )
         try:
             wait_until(lambda: _answers(daemon), f"sesguardd to answer; see {daemon.log_path}")
             yield daemon

@@ -150,7 +150,6 @@ def _check_mail(argument: bytes) -> None:
     words = [f"FROM:<{command.sender}>"]
     words += [] if command.size is None else [f"SIZE={command.size}"]
     words += ["BODY=8BITMIME"] * command.eight_bit + ["SMTPUTF8"] * command.utf8
-    words += ["RET=HDRS"] * command.headers_only
     words += [f"ENVID={command.envelope_id}"] if command.envelope_id else []
     _check_address(command.sender, may_be_empty=True)
     assert command.envelope_id.isascii()

@@ -33,8 +33,6 @@ class SuspensionSummary(TypedDict):
 
     reason: str
     since: str
-    until: float | None
-    """Seconds since 1970; None: until it is resumed."""
 
 
 class UsageSummary(TypedDict):
@@ -117,7 +115,7 @@ def _describe(
         ],
         "suspended": None
         if suspended is None
-        else {"reason": suspended.reason, "since": suspended.since, "until": suspended.until},
+        else {"reason": suspended.reason, "since": suspended.since},
         "usage": [
             {"window": each.window, "limit": each.limit, "used": round(each.used)} for each in usage
         ],

@@ -12,7 +12,7 @@ from sesguard.cli.context import App, pass_app
 from sesguard.cli.i18n import _
 from sesguard.cli.output import visible
 from sesguard.errors import CheckFailed, UsageError
-from sesguard.relay.queue_desk import QueueDesk, QueueEntry
+from sesguard.relay.queue_desk import IN_THE_QUEUE, QueueDesk, QueueEntry
 from sesguard.relay.spool_records import State
 
 JSON_VERSION: Final = 1
@@ -97,12 +97,11 @@ def release(app: App, ids: Sequence[str], of_app: str | None, every: bool) -> No
     if bool(ids) + (of_app is not None) + every != 1:
         raise UsageError("name messages, or --app, or --all-held", hint="run: sesguard queue list")
     desk, ids = _desk(app), tuple(dict.fromkeys(ids))
-    audit.record(
-        app.settings.state_directory, "queue-release", messages=list(ids), app=of_app or "*"
-    )
     if not ids:
+        _record(app, "queue-release", of_app, desk.count([State.HELD], of_app))
         count = desk.release_all(of_app)
     else:
+        audit.record(app.settings.state_directory, "queue-release", messages=list(ids))
         count = len(desk.release(ids))
         if count < len(ids):
             raise CheckFailed(
@@ -116,13 +115,30 @@ def release(app: App, ids: Sequence[str], of_app: str | None, every: bool) -> No
 
 @command.command(help=_("Remove messages. Neither sender nor recipient hears of it."))
 @_IDS
+@_app_option
 @click.option("--yes", is_flag=True, help=_("Do not ask."))
 @pass_app
-def drop(app: App, ids: Sequence[str], yes: bool) -> None:
+def drop(app: App, ids: Sequence[str], of_app: str | None, yes: bool) -> None:
     """Remove messages for good."""
-    if not ids:
-        raise UsageError("name the messages to drop", hint="run: sesguard queue list")
-    ids = tuple(dict.fromkeys(ids))
+    if bool(ids) + (of_app is not None) != 1:
+        raise UsageError("name the messages to drop, or --app", hint="run: sesguard queue list")
+    if of_app is not None:
+        count = _drop_all(app, of_app, yes)
+    else:
+        count = _drop_some(app, tuple(dict.fromkeys(ids)), yes)
+    app.output.ok(_("{count} messages are removed").format(count=count))
+
+
+def _drop_all(app: App, of_app: str, yes: bool) -> int:
+    desk = _desk(app)
+    count = desk.count(IN_THE_QUEUE, of_app)
+    question = _("Remove all {count} messages of the app {app} for good?")
+    app.output.confirm(question.format(count=count, app=of_app), assume_yes=yes)
+    _record(app, "queue-drop", of_app, count)
+    return desk.drop_all(of_app)
+
+
+def _drop_some(app: App, ids: Sequence[str], yes: bool) -> int:
     question = _("Remove {count} messages for good?").format(count=len(ids))
     app.output.confirm(question, assume_yes=yes)
     audit.record(app.settings.state_directory, "queue-drop", messages=list(ids))
@@ -134,7 +150,7 @@ def drop(app: App, ids: Sequence[str], yes: bool) -> None:
             count=count,
             total=len(ids),
         )
-    app.output.ok(_("{count} messages are removed").format(count=count))
+    return count
 
 
 @command.command(help=_("Try everything that waits now, whatever its next attempt was to be."))
@@ -142,8 +158,15 @@ def drop(app: App, ids: Sequence[str], yes: bool) -> None:
 @pass_app
 def flush(app: App, of_app: str | None) -> None:
     """Make waiting messages due; the daemon sees it within five seconds."""
-    count = _desk(app).flush(of_app)
+    desk = _desk(app)
+    _record(app, "queue-flush", of_app, desk.count([State.QUEUED], of_app))
+    count = desk.flush(of_app)
     app.output.ok(_("{count} messages are due now").format(count=count))
+
+
+def _record(app: App, act: str, of_app: str | None, count: int) -> None:
+    """Write down what is about to be done to all messages of an app, or of all apps."""
+    audit.record(app.settings.state_directory, act, app=of_app or "*", count=count)
 
 
 def _desk(app: App) -> QueueDesk:
@@ -196,7 +219,7 @@ def _lines(entry: QueueEntry) -> Iterator[tuple[str, object]]:
 
 
 def _row(entry: QueueEntry) -> tuple[str, ...]:
-    first, *others = entry.envelope.addresses
+    first, *others = entry.envelope.addresses or ("?",)
     is_held = entry.state is State.HELD
     return (
         entry.public_id,

@@ -9,7 +9,7 @@ anywhere makes the exit code 1. docs/reference/commands.md describes the JSON.
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -117,18 +117,25 @@ def daemon_section(app: App) -> Section:
             generation=vault.get("generation"),
             count=sum((answer.get("lookups") or {}).values()),
         ),
-        problem=_daemon_problem(vault.get("problem")),
+        problem=_daemon_problem(vault.get("problem"), answer.get("relay") or {}),
     )
 
 
-def _daemon_problem(reason: str | None) -> Error | None:
-    if reason is None:
-        return None
-    return SystemFault(
-        "the daemon works with an older vault: {reason}",
-        hint="run: sesguard credential check",
-        reason=reason,
-    )
+def _daemon_problem(vault: str | None, relay: Mapping[str, Any]) -> Error | None:
+    if vault is not None:
+        return SystemFault(
+            "the daemon works with an older vault: {reason}",
+            hint="run: sesguard credential check",
+            reason=vault,
+        )
+    missing = relay.get("not_listening")
+    if missing:
+        return SystemFault(
+            "the relay cannot listen on {addresses}",
+            hint="stop what listens there (ss -ltnp shows it); the daemon tries again by itself",
+            addresses=", ".join(missing),
+        )
+    return None
 
 
 def targets_section(app: App) -> Section:

@@ -256,7 +256,7 @@ class RelaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     processes: Annotated[int, Meta(ge=1, le=64)] = 1
     """Processes that serve the relay."""
     max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    """Clients at one time, for each process."""
+    """Clients at one time, for each process; one user has at most half of them."""
     max_upstream_connections: Annotated[int, Meta(ge=1, le=1000)] = 20
     """SMTP sessions at one time, for each process and credential."""
     command_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 300.0

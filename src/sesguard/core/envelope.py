@@ -41,8 +41,6 @@ class Envelope:
     """BODY=8BITMIME (RFC 6152)."""
     utf8: bool = False
     """SMTPUTF8 (RFC 6531)."""
-    headers_only: bool = False
-    """RET=HDRS: a bounce carries the header of the message only (RFC 3461, 4.3)."""
     envelope_id: str = ""
     """ENVID as it was given; empty: not given."""
 

@@ -9,7 +9,7 @@ else is answered by ``{"version":1,"error":"unknown request"}``.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -66,6 +66,7 @@ class StatusReport:
         lookups: Counts.
         log: Knows of lost lines.
         numbers: What the relay counted; None: it is not served.
+        missing: Addresses of the relay that cannot be opened.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class StatusReport:
         lookups: LookupLog,
         log: JsonLog,
         numbers: Callable[[], Snapshot | None],
+        missing: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._source = source
         self._lookups = lookups
         self._log = log
         self._numbers = numbers
+        self._missing = missing
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
 
@@ -110,7 +113,8 @@ class StatusReport:
         messages: dict[str, dict[str, int]] = {}
         for app, fate, count in numbers.counters.get("messages", []):
             messages.setdefault(app, {})[fate] = count
-        return {"messages": messages, **{name: int(n) for name, n in numbers.gauges.items()}}
+        gauges = {name: int(number) for name, number in numbers.gauges.items()}
+        return {"messages": messages, "not_listening": list(self._missing()), **gauges}
 
     def _vault(self) -> dict[str, object]:
         try:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -22,9 +22,10 @@ from sesguard.core.envelope import Envelope
 from sesguard.core.interfaces import CredentialSource
 from sesguard.daemon.board import Board
 from sesguard.daemon.build import destinations, routing_rules
+from sesguard.daemon.late_listeners import LateListeners
 from sesguard.daemon.log import JsonLog
 from sesguard.daemon.relay_log import RelayLog
-from sesguard.daemon.relay_sockets import RelayListener
+from sesguard.daemon.relay_sockets import ListenerPlan, RelayListener
 from sesguard.errors import Error, SettingsError, SystemFault
 from sesguard.relay.apps import app_rules
 from sesguard.relay.bounce import bounce, relayed
@@ -99,11 +100,21 @@ class RelayPart:
         self._relay = self._make_relay()
         self._server = RelayServer(self._relay)
         self._publishing: asyncio.TimerHandle | None = None
+        self._late: LateListeners | None = None
 
-    async def start(self, listeners: Sequence[RelayListener]) -> None:
-        """Serve, and deliver what is in the queue."""
+    async def start(
+        self, listeners: Iterable[RelayListener], missing: Iterable[ListenerPlan] = ()
+    ) -> None:
+        """
+        Serve, and deliver what is in the queue.
+
+        Args:
+            listeners: What is open.
+            missing: What is to be opened as soon as that is possible.
+        """
         for each in listeners:
-            await self._server.serve(each.socket, is_lmtp=each.is_lmtp, tls=each.tls)
+            await self._serve(each)
+        self._late = LateListeners(missing, self._serve, self._log)
         if self._deliverer is not None:
             self._deliverer.start(self._workers.bell)
         await self._count_queue()
@@ -126,8 +137,13 @@ class RelayPart:
         self._events.log_addresses = settings.relay.log_addresses
         self._settings = settings
 
+    async def _serve(self, listener: RelayListener) -> None:
+        await self._server.serve(listener.socket, is_lmtp=listener.is_lmtp, tls=listener.tls)
+
     async def stop(self) -> None:
         """Accept nothing more, and finish what was begun."""
+        if self._late is not None:
+            self._late.stop()
         if self._publishing is not None:
             self._publishing.cancel()
         async with asyncio.TaskGroup() as together:
@@ -144,6 +160,10 @@ class RelayPart:
         self._write_board()
         texts = self._workers.board.read_all()
         return add_up(msgspec.json.decode(text, type=Snapshot) for text in texts)
+
+    def missing(self) -> list[str]:
+        """TCP addresses that cannot be opened at present."""
+        return self._late.missing if self._late is not None else []
 
     # Putting it together.
 

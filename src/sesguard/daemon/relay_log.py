@@ -94,6 +94,7 @@ class RelayLog:
             attempts=event.attempts,
             age_s=round(event.age_s, 3),
             possible_duplicate=event.possible_duplicate or None,
+            reason=event.reason,
             reply=self._shown(event.reply) or None,
             **self._addresses(event.sender, ()),
         )

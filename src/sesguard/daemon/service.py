@@ -3,9 +3,11 @@ sesguardd: the order in which things are done, and why.
 
 1. Harden the process: from here on no core file and no debugger.
 2. Open the vault and load its key, as root: the key file is readable for root alone.
-3. Open the sockets, as root: the runtime directory is root's, so that nobody replaces a socket.
+3. Open the sockets, as root: the runtime directory is root's, so that nobody replaces a socket. A
+   TCP address of the relay where somebody else listens is left for later.
 4. Become ``daemon.user`` for good, and harden again, since the kernel resets it. Started by another
-   user than root, the daemon stays that user.
+   user than root, the daemon stays that user. When what is left for later is a port below 1024,
+   the right to bind to such ports is kept, and no other.
 5. With several processes for the relay: fork them (`sesguard.daemon.workers`). Number 0 does
    everything, the others serve the relay only.
 6. Tell the service manager READY, serve.
@@ -48,13 +50,14 @@ from sesguard.daemon.build import (
     routing_rules,
 )
 from sesguard.daemon.control import ControlDialogue, StatusReport
-from sesguard.daemon.listeners import open_listeners
+from sesguard.daemon.listeners import Listeners, open_listeners
 from sesguard.daemon.log import JsonLog, LookupLog, reserve_standard_descriptors
 from sesguard.daemon.relay import RelayPart, Workers, prepare_spool
 from sesguard.daemon.relay_sockets import (
     LMTP,
     SOCKET_NAMES,
     RelayListener,
+    RelayListeners,
     open_tcp_listeners,
 )
 from sesguard.daemon.sockets import CONTROL
@@ -96,13 +99,14 @@ def serve(settings: Settings) -> None:
     source = open_source(settings, log)
     with contextlib.ExitStack() as stack:
         listeners = open_listeners(settings, log, stack)
-        relay_listeners = _open_relay(settings, user, listeners, stack)
+        relay = _open_relay(settings, user, listeners, stack)
         for encoding in _ENCODINGS:
             codecs.lookup(encoding)
         if user is not None:
-            drop_rights(user)
+            low_ports = any(plan.address.needs_right for plan in relay.missing)
+            drop_rights(user, keep_low_ports=low_ports)
             harden_process()
-        workers = Workers(len(relay_listeners))
+        workers = Workers(len(relay.of_process))
 
         def work(number: int, is_replaced: bool) -> None:
             service = _Service(settings, source, log, workers, number)
@@ -110,30 +114,31 @@ def serve(settings: Settings) -> None:
                 # SIGHUP may have come since the first start.
                 service.reload()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(service.run(listeners, relay_listeners[number]))
+                runner.run(service.run(listeners.named, relay))
 
-        if len(relay_listeners) == 1:
+        if len(relay.of_process) == 1:
             work(0, is_replaced=False)
         else:
-            supervise(len(relay_listeners), work, log)
+            supervise(len(relay.of_process), work, log)
 
 
 def _open_relay(
     settings: Settings,
     user: User | None,
-    listeners: dict[str, socket.socket],
+    listeners: Listeners,
     stack: contextlib.ExitStack,
-) -> list[list[RelayListener]]:
-    """The relay's listeners of each process; the Unix sockets are taken out of `listeners`."""
+) -> RelayListeners:
+    """The relay's listeners of each process; its Unix sockets are taken out of `listeners`."""
     unix = [
-        RelayListener(listeners.pop(name), is_lmtp=name == LMTP)
+        RelayListener(listeners.named.pop(name), is_lmtp=name == LMTP)
         for name in SOCKET_NAMES
-        if name in listeners
+        if name in listeners.named
     ]
     if not settings.apps:
-        return [unix]
+        return RelayListeners((unix,))
     prepare_spool(settings, user)
-    return [[*unix, *tcp] for tcp in open_tcp_listeners(settings.relay, stack)]
+    tcp = open_tcp_listeners(settings.relay, listeners.passed_tcp, stack)
+    return RelayListeners(tuple([*unix, *each] for each in tcp.of_process), tcp.missing)
 
 
 class _Service:
@@ -159,13 +164,11 @@ class _Service:
             name: make_desk(name, source, rules, lookup, self._lookups)
             for name, lookup in lookup_settings(settings).items()
         }
-        self._report = StatusReport(source, self._lookups, log, self._numbers)
+        self._report = StatusReport(source, self._lookups, log, self._numbers, self._missing)
         self._servers: dict[str, LookupServer] = {}
         self._stop = asyncio.Event()
 
-    async def run(
-        self, listeners: Mapping[str, socket.socket], relay_listeners: Sequence[RelayListener]
-    ) -> None:
+    async def run(self, listeners: Mapping[str, socket.socket], relay: RelayListeners) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._report_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -175,10 +178,10 @@ class _Service:
             self._relay = RelayPart(
                 self._settings, self._source, self._log, self._workers, self._number
             )
-            await self._relay.start(relay_listeners)
+            await self._relay.start(relay.of_process[self._number], relay.missing)
         if self._number == 0:
             self._start(listeners)
-            self._announce(loop, [*listeners, *(str(each) for each in relay_listeners)])
+            self._announce(loop, [*listeners, *(str(each) for each in relay.of_process[0])])
         await self._stop.wait()
         if self._number == 0:
             notify("STOPPING=1")
@@ -211,6 +214,9 @@ class _Service:
 
     def _numbers(self) -> Snapshot | None:
         return self._relay.numbers() if self._relay is not None else None
+
+    def _missing(self) -> list[str]:
+        return self._relay.missing() if self._relay is not None else []
 
     async def _finish(self) -> None:
         lookups = lookup_settings(self._settings)

@@ -13,7 +13,8 @@ A socket file that was left by a killed daemon is removed when nobody listens on
 no socket is never removed. Two daemons at a time are kept apart by a lock (`runtime_lock`).
 
 Socket activation: a listening socket that the service manager passes under the name ``exim``,
-``postfix`` or ``control`` is used as it is.
+``postfix``, ``relay``, ``lmtp`` or ``control`` is used as it is. TCP sockets are the relay's,
+whatever their name; their addresses tell which they are (`sesguard.daemon.relay_sockets`).
 
 Raises `SystemFault` for everything that goes wrong.
 """
@@ -148,11 +149,8 @@ def require_listening(inherited: socket.socket, name: str) -> socket.socket:
     Raises:
         SystemFault: It is not.
     """
-    with contextlib.suppress(OSError):
-        stream = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
-        listening = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if inherited.family == socket.AF_UNIX and stream and listening:
-            return inherited
+    if inherited.family == socket.AF_UNIX and _is_listening(inherited):
+        return inherited
     raise SystemFault(
         "the socket {name} that the service manager passed is no listening Unix stream socket",
         hint="use ListenStream= with a path in its unit",
@@ -160,10 +158,23 @@ def require_listening(inherited: socket.socket, name: str) -> socket.socket:
     )
 
 
+def is_tcp_listener(inherited: socket.socket) -> bool:
+    """Whether a socket that was passed to us accepts TCP connections."""
+    return inherited.family in (socket.AF_INET, socket.AF_INET6) and _is_listening(inherited)
+
+
 def remove_socket(directory: Path, name: str) -> None:
     """Remove our socket file where we may; after rights are dropped we mostly may not."""
     with contextlib.suppress(OSError):
         os.unlink(socket_path(directory, name))
+
+
+def _is_listening(inherited: socket.socket) -> bool:
+    with contextlib.suppress(OSError):
+        kind = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        listening = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return kind == socket.SOCK_STREAM and bool(listening)
+    return False
 
 
 def _bind(listener: socket.socket, path: Path, plan: SocketPlan) -> None:

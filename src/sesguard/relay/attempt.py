@@ -21,7 +21,8 @@ class Attempt:
         message: As it was claimed.
         spool: Where the rest of it is.
         ended: Takes the result.
-        interrupted: Called where the message could not be read to its end.
+        interrupted: Called where the message could not be read to its end; told whether that is
+            because a part of it is not there.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Attempt:
         message: QueuedMessage,
         spool: Spool,
         ended: Callable[[QueuedMessage, Result], None],
-        interrupted: Callable[[QueuedMessage], None],
+        interrupted: Callable[[QueuedMessage, bool], None],
     ) -> None:
         self.message = message
         self._spool = spool
@@ -50,6 +51,7 @@ class Attempt:
             self,
             credential_id=self.message.origin.credential_id,
             partial=True,
+            app=self.message.origin.app,
         )
         self._write(self.message.first_piece)
 
@@ -102,6 +104,6 @@ class Attempt:
             return
         if piece is None or error is not None:
             self.give_up()
-            self._interrupted(self.message)
+            self._interrupted(self.message, error is None)
         else:
             self._write(piece)

@@ -35,7 +35,7 @@ from email.utils import format_datetime
 from typing import Final
 
 from sesguard.core.envelope import Envelope, Notify, Recipient
-from sesguard.upstream.replies import Outcome, Reply
+from sesguard.upstream.replies import Outcome, Reply, text_for_apps
 
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
@@ -215,10 +215,14 @@ def _encoding(content: bytes) -> str:
     return "7bit" if content.isascii() else "8bit"
 
 
+def _said(reply: Reply) -> str:
+    return _line(f"{reply.code} {text_for_apps(reply)}")
+
+
 def _text(report: _Report) -> bytes:
     """The part for people."""
     told = "\n".join(
-        f"  <{_line(r.address)}>\n    {_line(str(reply))}" for r, _, reply in report.told
+        f"  <{_line(r.address)}>\n    {_said(reply)}" for r, _, reply in report.told
     )
     english, portuguese = report.text
     text = f"{english}\n{told}\n\n{portuguese}"
@@ -243,7 +247,7 @@ def _delivery_status(
             f"Final-Recipient: {kind}; {_line(recipient.address)}",
             f"Action: {report.action}",
             f"Status: {status}",
-            f"Diagnostic-Code: smtp; {_line(str(reply))}",
+            f"Diagnostic-Code: smtp; {_said(reply)}",
             f"Last-Attempt-Date: {_date(now)}",
         )
         groups.append(group)

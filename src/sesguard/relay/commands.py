@@ -59,6 +59,7 @@ _MAIL_PARAMETERS: Final = _values(
     SIZE=r"=\d{1,20}",
     BODY=r"=(?:7BIT|8BITMIME)",
     SMTPUTF8="",
+    # A server that offers DSN has to take it; a bounce of ours has the header only all the same.
     RET="=(?:FULL|HDRS)",
     ENVID=f"={_XTEXT}{{1,100}}",
     # A server that offers AUTH has to take it (RFC 4954, 5); it says nothing to us.
@@ -94,8 +95,6 @@ class MailCommand:
     """BODY=8BITMIME."""
     utf8: bool = False
     """SMTPUTF8."""
-    headers_only: bool = False
-    """RET=HDRS."""
     envelope_id: str = ""
     """ENVID as it was given; empty: not given."""
 
@@ -192,7 +191,6 @@ def parse_mail(argument: bytes) -> MailCommand:
         int(size) if size is not None else None,
         given.get(b"BODY", b"").upper() == b"8BITMIME",
         utf8,
-        given.get(b"RET", b"").upper() == b"HDRS",
         given.get(b"ENVID", b"").decode("ascii"),
     )
 

@@ -10,6 +10,8 @@ Promises
     Mail bounces where SES refuses the message or an address, and after `bounce_after_s`; never
     because of our credential before that time, and not in the first minutes after a start, when
     the network may not be up. A bounce is never answered by a bounce: it is dropped, and reported.
+    Each app has its turn, however much another one has in the queue; so has each credential.
+    A message that cannot be read is held for a person, and reported once: it is not sent in part.
     What cannot be written to the database is tried again, and takes no new work meanwhile.
 
 Limits
@@ -41,6 +43,7 @@ from sesguard.relay.settling import (
     Ending,
     ReceiptMaker,
     Settler,
+    held,
     ledger_entry,
     recovered,
 )
@@ -62,7 +65,8 @@ _LOCK: Final = "deliver.lock"
 _AGAIN_S: Final = 1.0
 """After the database could not be written."""
 SUSPENDED_S: Final = 30.0
-"""After which a suspended app's message is looked at again."""
+"""After which a suspended app's mail is looked at again."""
+_DAMAGED: Final = "a part of it cannot be read"
 _GRACE_S: Final = 900.0
 """After a start nothing is given up for its age."""
 
@@ -119,11 +123,17 @@ class Deliverer:
         self._clock = clock
         self._may_send = may_send
         self._paces: dict[str, Pace] = {}
+        self._turns: dict[tuple[str, str], int] = {}
+        """Of a credential and an app: the number of the last claim that gave them something."""
+        self._claims = 0
+        self._rests_until: dict[str, float] = {}
+        """Suspended apps, and when to look at their mail again."""
         self._in_flight: dict[int, Attempt | None] = {}
         """None: nothing is tried, only written down."""
         self._bell: int | None = None
         self._lock = contextlib.ExitStack()
         self._is_ready = False
+        self._is_stopping = False
         self._is_claiming = False
         self._is_wanted = False
         """Whether something may have become due since the last claim was begun."""
@@ -156,10 +166,12 @@ class Deliverer:
         """
         Begin nothing more, and wait for what is being delivered.
 
-        What is not finished after `timeout_s` goes back into the queue; what was sent to its end,
-        and not answered, is tried again at the next start as a possible duplicate.
+        What is not finished after `timeout_s` goes back into the queue, as does what was claimed
+        and not begun. What was sent to its end, and not answered, is tried again at the next start
+        as a possible duplicate.
         """
         self._is_ready = False
+        self._is_stopping = True
         if self._bell is not None:
             self._loop.remove_reader(self._bell)
             self._bell = None
@@ -167,12 +179,20 @@ class Deliverer:
             self._timer.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
+        if self._is_claiming:
+            await self._written()
         for attempt in list(self._in_flight.values()):
             if attempt is not None and attempt.give_up():
                 untried = _untried(attempt.message, self._spool.now())
                 with contextlib.suppress(Error):
                     await self._spool.writer.call(self._spool.table.settle, untried)
+        await self._written()
         self._lock.close()
+
+    async def _written(self) -> None:
+        """Wait until all is written, or cannot be, that was put so far."""
+        with contextlib.suppress(Error):
+            await self._spool.totals()
 
     # Starting and waking.
 
@@ -202,7 +222,7 @@ class Deliverer:
         if error is not None:
             self._timer = self._loop.call_later(_AGAIN_S, self._recover)
             return
-        self._is_ready = True
+        self._is_ready = not self._is_stopping
         self.wake()
 
     def _rung(self, bell: int) -> None:
@@ -222,13 +242,17 @@ class Deliverer:
         if not self._is_ready or self._is_claiming or not self._is_wanted or free <= 0:
             return
         self._is_claiming = True
+        self._idle.clear()
         self._is_wanted = False
         now, clock = self._spool.now(), self._clock()
+        self._rests_until = {app: at for app, at in self._rests_until.items() if at > clock}
         request = ClaimRequest(
             free,
             now,
             {name: pace.allowance(clock) for name, pace in self._paces.items()},
             self._given_up_before(now, clock),
+            self._turns.copy(),
+            frozenset(self._rests_until),
         )
         self._spool.writer.put(self._spool.table.claim, request, self._claimed)
 
@@ -240,14 +264,19 @@ class Deliverer:
 
     def _claimed(self, claim: Claim | None, error: Error | None) -> None:
         self._is_claiming = False
-        if claim is None or error is not None:
+        if self._is_stopping:
+            self._put_back_all(claim)
+        elif claim is None or error is not None:
             self._is_wanted = True
             self._wake_in(_AGAIN_S)
-            return
-        self._begin_attempts(claim.messages)
-        self._give_up(claim.expired)
-        self._plan(claim)
-        self._claim()
+        else:
+            self._begin_attempts(claim.messages)
+            self._give_up(claim.expired)
+            for message in claim.unreadable:
+                self._hold(message)
+            self._plan(claim)
+            self._claim()
+        self._note_idle()
 
     def _plan(self, claim: Claim) -> None:
         """Say when to look again, unless something ends before."""
@@ -257,25 +286,29 @@ class Deliverer:
             delay_s = claim.next_due - self._spool.now()
             if delay_s > 0:
                 delays.append(delay_s)
-            elif claim.messages or claim.expired:
+            elif claim.messages or claim.expired or claim.unreadable:
                 self._is_wanted = True
         for pace in self._paces.values():
             chance = pace.next_chance(clock)
             if chance is not None:
                 delays.append(chance - clock)
+        delays += [at - clock for at in self._rests_until.values()]
         self._wake_in(min(delays))
 
     # Attempts.
 
     def _begin_attempts(self, messages: Iterable[QueuedMessage]) -> None:
         clock = self._clock()
+        self._claims += 1
         for message in messages:
-            if not self._may_send(message.origin.app):
-                self._put_back(message, SUSPENDED_S)
+            origin = message.origin
+            self._turns[origin.credential_id or "", origin.app] = self._claims
+            if not self._may_send(origin.app):
+                self._rests_until[origin.app] = clock + SUSPENDED_S
+                self._put_back(message, 0.0)
                 continue
             attempt = Attempt(message, self._spool, self._ended, self._interrupted)
             self._in_flight[message.id] = attempt
-            self._idle.clear()
             self._pace_of(message).begin(len(message.envelope.recipients), clock)
             attempt.begin(self._carrier)
 
@@ -288,7 +321,6 @@ class Deliverer:
         """Let mail bounce that is too old, and whose credential cannot send anyway."""
         for message in messages:
             self._in_flight[message.id] = None
-            self._idle.clear()
             # Nothing was tried, so the pace of the credential hears nothing.
             self._judge(message, Result(self._pace_of(message).last_reply), Pace())
 
@@ -304,14 +336,26 @@ class Deliverer:
         )
         self._settle(ended.settlement, ended.events)
 
-    def _interrupted(self, message: QueuedMessage) -> None:
+    def _interrupted(self, message: QueuedMessage, is_damaged: bool) -> None:
         self._pace_of(message).end()
-        self._put_back(message, self._limits.poll_s)
+        if is_damaged:
+            self._hold(message)
+        else:
+            self._put_back(message, self._limits.poll_s)
+
+    def _hold(self, message: QueuedMessage) -> None:
+        self._in_flight[message.id] = None
+        ended = held(message, _DAMAGED, self._spool.now())
+        self._settle(ended.settlement, ended.events)
+
+    def _put_back_all(self, claim: Claim | None) -> None:
+        if claim is not None:
+            for message in (*claim.messages, *claim.expired, *claim.unreadable):
+                self._put_back(message, 0.0)
 
     def _put_back(self, message: QueuedMessage, delay_s: float) -> None:
         """Look at it again after a while, as if nothing had been tried."""
         self._in_flight[message.id] = None
-        self._idle.clear()
         self._settle(_untried(message, self._spool.now() + delay_s), ())
 
     def _settle(self, settlement: Settlement, events: Sequence[DeliveryEvent]) -> None:
@@ -320,12 +364,15 @@ class Deliverer:
                 self._loop.call_later(_AGAIN_S, self._settle, settlement, events)
                 return
             del self._in_flight[settlement.message.id]
-            if not self._in_flight:
-                self._idle.set()
+            self._note_idle()
             self._tell(events)
             self.wake()
 
         self._spool.writer.put(self._spool.table.settle, settlement, settled)
+
+    def _note_idle(self) -> None:
+        if not self._in_flight and not self._is_claiming:
+            self._idle.set()
 
     def _tell(self, events: Sequence[DeliveryEvent]) -> None:
         for event in events:

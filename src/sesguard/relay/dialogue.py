@@ -12,6 +12,7 @@ Sources: RFC 5321, 2034 (enhanced codes), 2033 (LMTP), 3030 (CHUNKING), 3461 (DS
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import ClassVar, Final, Protocol
 
 from sesguard.relay.authentication import Login
@@ -58,8 +59,10 @@ _TOO_MANY_ERRORS: Final = b"421 4.7.0 Too many errors\r\n"
 _TOO_MANY_COMMANDS: Final = b"421 4.7.0 Too many commands\r\n"
 _TOO_MANY_TOKENS: Final = b"421 4.7.0 Too many wrong tokens\r\n"
 _TOO_LARGE: Final = Refusal(Reason.SIZE, 552, "5.3.4", "SES takes messages of up to 40 MiB")
-_BROWSER_VERBS: Final = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT"})
+_HTTP_VERBS: Final = frozenset(b"GET POST PUT HEAD OPTIONS CONNECT PATCH DELETE TRACE PRI".split())
 """A web page can make a browser say these to a port of the loopback."""
+_HTTP_ENDS: Final = frozenset({b" HTTP/1.", b" HTTP/2."})
+"""How the line ends, but for one digit, with whatever verb the page has chosen: also ours."""
 
 
 class Link(Protocol):
@@ -209,7 +212,7 @@ class Dialogue:
         self._idle_commands += 1
         if self._idle_commands > _MOST_IDLE_COMMANDS:
             return self._hang_up(_TOO_MANY_COMMANDS)
-        if verb in _BROWSER_VERBS:
+        if verb in _HTTP_VERBS or line[-9:-1] in _HTTP_ENDS:
             return self._hang_up(_TOO_MANY_ERRORS)
         command = self._COMMANDS.get(verb)
         if command is None:
@@ -223,27 +226,20 @@ class Dialogue:
         self._greeted = True
         return f"250 {self._relay.host_name}\r\n".encode("ascii")
 
-    def _extended_hello(self, argument: bytes) -> bytes:
-        reply = self._hello(argument)
-        return reply if reply is _UNKNOWN else self._extensions()
+    def _extended_hello(self, _argument: bytes) -> bytes:
+        return _UNKNOWN if self.is_lmtp else self._greet()
 
     def _lmtp_hello(self, _argument: bytes) -> bytes:
-        if not self.is_lmtp:
-            return _UNKNOWN
+        return self._greet() if self.is_lmtp else _UNKNOWN
+
+    def _greet(self) -> bytes:
         self._end_transaction()
         self._greeted = True
-        return self._extensions()
-
-    def _extensions(self) -> bytes:
         app = self._relay.identities.app_for(self.caller, self.login)
         size = app.max_message_bytes if isinstance(app, App) else MAX_MESSAGE_BYTES
-        lines = [self._relay.host_name, "PIPELINING", "8BITMIME", "SMTPUTF8", f"SIZE {size}"]
-        lines += ["ENHANCEDSTATUSCODES", "CHUNKING"]
-        if isinstance(app, App) and app.delivery is DeliveryMode.SPOOL:
-            # SES knows no DSN: it can be kept only for what lies in our own queue.
-            lines.append("DSN")
-        text = "".join(f"250-{line}\r\n" for line in lines) + "250 AUTH PLAIN LOGIN\r\n"
-        return text.encode("ascii")
+        # SES knows no DSN: it can be kept only for what lies in our own queue.
+        dsn = isinstance(app, App) and app.delivery is DeliveryMode.SPOOL
+        return _extensions(self._relay.host_name, size, dsn=dsn)
 
     def _mail(self, argument: bytes) -> bytes:
         if not self._greeted:
@@ -413,3 +409,14 @@ class Dialogue:
         b"STARTTLS": _starttls,
         b"QUIT": _quit,
     }
+
+
+@lru_cache(maxsize=256)
+def _extensions(host_name: str, size: int, *, dsn: bool) -> bytes:
+    """The reply to EHLO; apps differ in little of it."""
+    lines = [host_name, "PIPELINING", "8BITMIME", "SMTPUTF8", f"SIZE {size}"]
+    lines += ["ENHANCEDSTATUSCODES", "CHUNKING"]
+    if dsn:
+        lines.append("DSN")
+    text = "".join(f"250-{line}\r\n" for line in lines) + "250 AUTH PLAIN LOGIN\r\n"
+    return text.encode("ascii")

@@ -10,10 +10,9 @@ in. Raises `SystemFault` where the database cannot be opened or written.
 """
 
 import contextlib
-import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,8 +22,11 @@ from sesguard.errors import SystemFault
 from sesguard.relay.spool_records import Origin, State, parse_public_id, public_id
 from sesguard.relay.spool_table import FILE_NAME, SCHEMA, VERSION, decode_envelope, read_pieces
 from sesguard.system.database import open_database
+from sesguard.system.privileges import acting_as_owner
 
 _AT_ONCE: Final = 1000
+IN_THE_QUEUE: Final = (State.QUEUED, State.HELD)
+"""What a person can remove: it is not on its way in or out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +109,26 @@ class QueueDesk:
             "DELETE FROM messages WHERE ?1 > 0 AND id = ?2 AND state IN ('queued', 'held')", ids
         )
 
+    def count(self, states: Iterable[State], app: str | None) -> int:
+        """How many messages are in one of these states, of one app or of all."""
+        query = f"SELECT count(*) FROM messages WHERE {_among(states)} AND (app = ?1 OR ?1 IS NULL)"  # noqa: S608 - words of ours
+        with self._opened() as connection:
+            if connection is None:
+                return 0
+            number: int = connection.execute(query, (app,)).fetchone()[0]
+            return number
+
     def release_all(self, app: str | None) -> int:
         """Likewise all that are held, of one app or of all; tells how many."""
-        return self._change_all(
-            "SELECT id FROM messages WHERE id > ?1 AND +state = 'held' AND (app = ?2 OR ?2 IS NULL)"
-            " ORDER BY id LIMIT ?3",
-            app,
-        )
+        return self._change_all([State.HELD], app, _make_due)
+
+    def drop_all(self, app: str) -> int:
+        """Remove all messages of an app that are waiting or held; tells how many."""
+        return self._change_all(IN_THE_QUEUE, app, _remove)
 
     def flush(self, app: str | None) -> int:
         """Make all waiting messages due now, of one app or of all; tells how many."""
-        return self._change_all(
-            "SELECT id FROM messages WHERE id > ?1 AND +state = 'queued'"
-            " AND (app = ?2 OR ?2 IS NULL) ORDER BY id LIMIT ?3",
-            app,
-        )
+        return self._change_all([State.QUEUED], app, _make_due)
 
     def _change_each(self, statement: str, ids: Iterable[str]) -> list[str]:
         changed: list[str] = []
@@ -134,7 +141,16 @@ class QueueDesk:
                     changed.append(text)
         return changed
 
-    def _change_all(self, query: str, app: str | None) -> int:
+    def _change_all(
+        self,
+        states: Iterable[State],
+        app: str | None,
+        change: Callable[[sqlite3.Connection, Sequence[int]], int],
+    ) -> int:
+        query = (
+            f"SELECT id FROM messages WHERE id > ?1 AND {_among(states)}"  # noqa: S608 - words of ours
+            " AND (app = ?2 OR ?2 IS NULL) ORDER BY id LIMIT ?3"
+        )
         changed, last = 0, 0
         with self._opened() as connection:
             while connection is not None:
@@ -142,7 +158,9 @@ class QueueDesk:
                 if not ids:
                     break
                 last = ids[-1]
-                changed += _make_due(connection, ids)
+                connection.execute("BEGIN IMMEDIATE")
+                changed += change(connection, ids)
+                connection.execute("COMMIT")
         return changed
 
     @contextlib.contextmanager
@@ -152,7 +170,7 @@ class QueueDesk:
             return
         try:
             with (
-                _acting_as_owner(self._path),
+                acting_as_owner(self._path),
                 contextlib.closing(
                     open_database(self._path, SCHEMA, version=VERSION)
                 ) as connection,
@@ -178,16 +196,25 @@ class QueueDesk:
         return True
 
 
-def _make_due(connection: sqlite3.Connection, ids: list[int]) -> int:
+def _among(states: Iterable[State]) -> str:
+    """A condition on the state; without its index, so that the order is that of the ids."""
+    return f"+state IN ({', '.join(repr(state.value) for state in states)})"
+
+
+def _make_due(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     now = time.time()
-    connection.execute("BEGIN IMMEDIATE")
-    done = connection.executemany(
+    return connection.executemany(
         "UPDATE messages SET age_from = CASE state WHEN 'held' THEN ?1 ELSE age_from END,"
         " state = 'queued', next_attempt = ?1 WHERE id = ?2 AND state IN ('queued', 'held')",
         [(now, each) for each in ids],
-    )
-    connection.execute("COMMIT")
-    return done.rowcount
+    ).rowcount
+
+
+def _remove(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+    return connection.executemany(
+        "DELETE FROM messages WHERE id = ? AND state IN ('queued', 'held')",
+        [(each,) for each in ids],
+    ).rowcount
 
 
 def _entry(row: sqlite3.Row) -> QueueEntry:
@@ -217,22 +244,3 @@ def _without_doubled_dots(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield text[:end].replace(b"\r\n.", b"\r\n")[surplus:]
         surplus = max(surplus - end, 0)
     yield kept[surplus:]
-
-
-@contextlib.contextmanager
-def _acting_as_owner(path: Path) -> Iterator[None]:
-    """Be the owner of `path`, as far as files are concerned, where we are root."""
-    status = path.stat()
-    if os.geteuid() != 0 or status.st_uid == 0:
-        yield
-        return
-    groups, group = os.getgroups(), os.getegid()
-    os.setgroups([])
-    os.setegid(status.st_gid)
-    os.seteuid(status.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
-        os.setgroups(groups)

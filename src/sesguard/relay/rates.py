@@ -9,6 +9,9 @@ So a limit of n a minute allows n at once and then n a minute, evenly. In any mi
 admitted (n at once after a rest, and what drained meanwhile), over a long time n a minute.
 
 Promises
+    A message that its sender keeps, because the upstream did not take it, is given back to the hour
+    and the day, so that an honest retry counts once; to the minute it is not, which bounds how
+    often anybody tries. What is abandoned counts.
     Several processes that share the file admit together what one would. Restarts and kill -9 change
     nothing. A message of more recipients than a limit is refused for good, the others until there
     is room. An app without limits costs nothing, not even the file.
@@ -21,6 +24,7 @@ Raises nothing; `usage` a SystemFault where the file cannot be read.
 Sources: ITU-T I.371, annex A (the two forms of the algorithm).
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,12 +88,25 @@ class RateTable:
         bucket = _Buckets(app, count, now)
         if bucket.refusal is None:
             try:
-                if self._table is None:
-                    self._table = SharedTable(self._path, columns=_COLUMNS, rows=ROWS)
-                self._table.update(app.name, now, bucket.fill)
+                self._open().update(app.name, now, bucket.fill)
             except SystemFault:
                 return _UNUSABLE
         return bucket.refusal
+
+    def give_back(self, app: App, count: int, now: float) -> None:
+        """
+        Count a message no more, in the hour and the day, that `take` has counted.
+
+        Where the file cannot be used it stays counted.
+
+        Args:
+            app: Whose it is.
+            count: Its recipients.
+            now: Seconds since 1970.
+        """
+        if app.rates.per_hour is not None or app.rates.per_day is not None:
+            with contextlib.suppress(SystemFault):
+                self._open().update(app.name, now, _Buckets(app, count, now).empty)
 
     def usage(self, app: App, now: float) -> tuple[Usage, ...]:
         """
@@ -108,20 +125,10 @@ class RateTable:
             if limit is not None
         )
 
-    def clear(self, app: App, now: float) -> None:
-        """
-        Empty the buckets of an app.
-
-        Raises:
-            SystemFault: The file cannot be used.
-        """
-        if not self._path.exists():
-            return
-        table = SharedTable(self._path, columns=_COLUMNS, rows=ROWS)
-        try:
-            table.update(app.name, now, lambda _: ((now, 0.0, 0.0, 0.0), now))
-        finally:
-            table.close()
+    def _open(self) -> SharedTable:
+        if self._table is None:
+            self._table = SharedTable(self._path, columns=_COLUMNS, rows=ROWS)
+        return self._table
 
 
 class _Buckets:
@@ -149,6 +156,11 @@ class _Buckets:
             is_ahead = row is not None and row[0] > self._now
             return self._row(levels) if is_ahead else None
         return self._row([level + self._count for level in levels])
+
+    def empty(self, row: Values | None) -> tuple[Values, float]:
+        """Take the message out of the buckets of the hour and the day."""
+        minute, *others = _drained(row, self._limits, self._now)
+        return self._row([minute, *(max(0.0, level - self._count) for level in others)])
 
     def _row(self, levels: Sequence[float]) -> tuple[Values, float]:
         return (self._now, *levels), self._now + self._longest(levels)

@@ -11,7 +11,7 @@ from typing import Final
 
 from sesguard.relay.model import Reason, Refusal
 from sesguard.relay.replies import is_kept
-from sesguard.upstream.replies import Reply
+from sesguard.upstream.replies import Reply, text_for_apps
 
 REMEMBERED_S: Final = 3600.0
 _MOST: Final = 10_000
@@ -34,7 +34,8 @@ class RefusedRecipients:
         for recipient, reply in refused.items():
             if is_kept(reply.outcome):
                 continue
-            refusal = Refusal(Reason.UPSTREAM, max(reply.code, 550), "5.1.0", reply.text)
+            text = text_for_apps(reply)
+            refusal = Refusal(Reason.UPSTREAM, max(reply.code, 550), "5.1.0", text)
             self._known.pop((sender, recipient), None)
             self._known[sender, recipient] = (self._clock() + REMEMBERED_S, refusal)
             if len(self._known) > _MOST:

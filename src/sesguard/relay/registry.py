@@ -64,12 +64,7 @@ class Suspension(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     reason: str
     since: str
-    until: float | None = None
-    """Seconds since 1970; None: until it is resumed."""
-
-    def holds(self, now: float) -> bool:
-        """Whether it is still in force."""
-        return self.until is None or now < self.until
+    """UTC, ISO 8601."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -94,9 +89,9 @@ class _Contents:
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self.entries = entries
-        self.suspended = {
-            name: entry.suspended for name, entry in entries.items() if entry.suspended is not None
-        }
+        self.suspended = frozenset(
+            name for name, entry in entries.items() if entry.suspended is not None
+        )
         self.digests = {
             name: [bytes.fromhex(token.sha256) for token in entry.tokens]
             for name, entry in entries.items()
@@ -115,7 +110,6 @@ class AppRegistry:
         path: The file; it need not exist.
         on_problem: Told of each problem once. It must not raise.
         group: Group that may read the file; None: the process's own.
-        clock: Seconds since 1970.
     """
 
     def __init__(
@@ -124,13 +118,11 @@ class AppRegistry:
         on_problem: Callable[[Error], None] = ignore,
         *,
         group: int | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._text_path = str(path)
         self._on_problem = on_problem
         self._group = group
-        self._clock = clock
         self._stamp: _Stamp | None = None
         self._contents: _Contents | None = None
         self._problem: Error | None = None
@@ -146,7 +138,7 @@ class AppRegistry:
             SystemFault: The registry cannot be read and never could.
         """
         suspended = self._current().suspended
-        return bool(suspended) and self._holds(suspended, name)
+        return bool(suspended) and _is_named(suspended, name)
 
     def verify(self, name: str, token: Secret) -> bool:
         """
@@ -184,7 +176,7 @@ class AppRegistry:
         token_id = secrets.token_hex(4)
         text = f"sgt_{token_id}_{secrets.token_urlsafe(32)}"
         digest = hashlib.sha256(text.encode("ascii")).hexdigest()
-        token = Token(id=token_id, label=label, created=self._time(), sha256=digest)
+        token = Token(id=token_id, label=label, created=_utc_now(), sha256=digest)
         self._change(
             name, lambda entry: msgspec.structs.replace(entry, tokens=(*entry.tokens, token))
         )
@@ -222,14 +214,14 @@ class AppRegistry:
         self._change(name, without)
         return tuple(gone)
 
-    def suspend(self, name: str, reason: str = "", until: float | None = None) -> None:
+    def suspend(self, name: str, reason: str = "") -> None:
         """
         Let an app (or ``NAME:*``, all of a table) send nothing until it is resumed.
 
         Raises:
             SystemFault: Nothing was changed.
         """
-        suspension = Suspension(reason=reason, since=self._time(), until=until)
+        suspension = Suspension(reason=reason, since=_utc_now())
         self._change(name, lambda entry: msgspec.structs.replace(entry, suspended=suspension))
 
     def resume(self, name: str) -> bool:
@@ -249,12 +241,6 @@ class AppRegistry:
         return was[0]
 
     # Inside.
-
-    def _holds(self, suspended: Mapping[str, Suspension], name: str) -> bool:
-        base, colon, _ = name.partition(":")
-        names = (name, f"{base}:*") if colon else (name,)
-        now = self._clock()
-        return any(each in suspended and suspended[each].holds(now) for each in names)
 
     def _current(self) -> _Contents:
         try:
@@ -316,9 +302,14 @@ class AppRegistry:
             text = msgspec.json.format(content, indent=1) + b"\n"
             write_atomic(self._path, text, mode=_MODE, gid=self._group)
 
-    def _time(self) -> str:
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        return now.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+def _utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _is_named(suspended: frozenset[str], name: str) -> bool:
+    base, colon, _ = name.partition(":")
+    return name in suspended or (bool(colon) and f"{base}:*" in suspended)
 
 
 def _is_whole(entry: Entry) -> bool:

@@ -3,7 +3,8 @@ What a client hears of a result, in one table.
 
 Our credential's trouble is never the mail's: a refused login, a policy that denies the sending and
 a paused account keep the mail with its sender (4xx), though SES says 5xx for them. What SES says
-about the message itself goes back with its own code.
+about the message itself goes back with its own code. Hosts, keys and ARNs of ours are not told
+(`text_for_apps`); the event of the message has them.
 
 Sources: RFC 5321, 4.2; RFC 3463 for the enhanced codes.
 """
@@ -12,7 +13,7 @@ import re
 from typing import Final
 
 from sesguard.upstream.interface import Result
-from sesguard.upstream.replies import Outcome, Reply
+from sesguard.upstream.replies import Outcome, Reply, text_for_apps
 
 _MAX_TEXT: Final = 400
 _STATUS: Final = re.compile(r"([245])\.\d{1,3}\.\d{1,3} ")
@@ -38,7 +39,7 @@ def is_kept(outcome: Outcome) -> bool:
 
 def reply_line(reply: Reply) -> bytes:
     """One reply line with CRLF, its class by the table, its text that of the upstream."""
-    text = reply.text[:_MAX_TEXT]
+    text = text_for_apps(reply)[:_MAX_TEXT]
     if reply.outcome is Outcome.ACCEPTED:
         return _line(250, "2.0.0", text)
     status = _KEPT.get(reply.outcome)
@@ -58,7 +59,8 @@ def smtp_reply(result: Result, recipients: int) -> bytes:
     if refused is None or recipients == 1 or not _is_refusal(reply.outcome):
         return reply_line(reply)
     # A 5xx would speak for the other recipients too. The session remembers who was refused.
-    text = f"nothing was sent, because {refused} was refused: {reply}"
+    said = f"{reply.code} {text_for_apps(reply)}"
+    text = f"nothing was sent, because {refused} was refused: {said}"
     return _line(451, "4.5.0", text[:_MAX_TEXT])
 
 

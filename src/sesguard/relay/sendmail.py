@@ -134,6 +134,9 @@ def connect(addresses: Sequence[str]) -> socket.socket:
     """
     Connect to the first address that answers.
 
+    A Unix socket that is there and does not answer is the end: while the relay is down anybody may
+    listen on its TCP port, and must not get the mail.
+
     Raises:
         Exception: None does; the program would end with 75.
     """
@@ -143,6 +146,8 @@ def connect(addresses: Sequence[str]) -> socket.socket:
             connection = _open(address)
         except OSError as error:
             reason = reason or error
+            if os.path.lexists(address):
+                break
         except ValueError:
             raise _Failure(_USAGE, f"{address} is not a path and not HOST:PORT") from None
         else:

@@ -6,7 +6,6 @@ once a second lets those go whose time is over, so that no message costs a timer
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -15,11 +14,15 @@ from typing import Final
 from sesguard.errors import SystemFault
 from sesguard.relay.service import Relay
 from sesguard.relay.session import Session
+from sesguard.relay.tls_listener import TlsListener
 
 BACKLOG: Final = 1024
 """Clients that may wait to be accepted; the event loop would set 100 where it is not told."""
 
 _SWEEP_S: Final = 1.0
+_LAST_WORDS_S: Final = 1.0
+"""Of the time to stop: for those who are let go at its end."""
+_POLL_S: Final = 0.02
 
 
 class RelayServer:
@@ -33,8 +36,7 @@ class RelayServer:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._loop = asyncio.get_running_loop()
-        self._servers: list[asyncio.Server] = []
-        self._idle = asyncio.Event()
+        self._servers: list[asyncio.Server | TlsListener] = []
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
     async def serve(
@@ -55,39 +57,51 @@ class RelayServer:
 
         def make_session() -> Session:
             """One for each client."""
-            return Session(self._relay, is_lmtp=is_lmtp, is_public=tls is not None)
+            return Session(self._relay, is_lmtp=is_lmtp)
 
         listener.setblocking(False)
-        if listener.family == socket.AF_UNIX:
-            server = await self._loop.create_unix_server(
-                make_session, sock=listener, backlog=BACKLOG
+        if tls is not None:
+            listener.listen(BACKLOG)
+            self._servers.append(TlsListener(self._relay, listener, tls, is_lmtp=is_lmtp))
+        elif listener.family == socket.AF_UNIX:
+            self._servers.append(
+                await self._loop.create_unix_server(make_session, sock=listener, backlog=BACKLOG)
             )
         else:
-            server = await self._loop.create_server(
-                make_session, sock=listener, ssl=tls, backlog=BACKLOG
+            self._servers.append(
+                await self._loop.create_server(make_session, sock=listener, backlog=BACKLOG)
             )
-        self._servers.append(server)
 
     async def stop(self, *, timeout_s: float) -> None:
-        """Accept nothing more, let messages that are being received end, then let all go."""
+        """
+        Accept nothing more, let messages that are being received end, then let all go.
+
+        Args:
+            timeout_s: For all of it; who is still connected then is cut off.
+        """
         for server in self._servers:
             server.close()
-        for session in list(self._relay.sessions):
+        sessions = self._relay.sessions
+        for session in list(sessions):
             session.stop()
-        self._idle.clear()
-        if self._relay.sessions:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), timeout_s)
-        self._sweeping.cancel()
-        for session in list(self._relay.sessions):
+        await self._wait_until_gone(max(0.0, timeout_s - _LAST_WORDS_S))
+        for session in list(sessions):
             session.stop(at_once=True)
+        await self._wait_until_gone(_LAST_WORDS_S)
+        self._sweeping.cancel()
+        for session in list(sessions):
+            session.abort()
+
+    async def _wait_until_gone(self, timeout_s: float) -> None:
+        deadline = self._loop.time() + timeout_s
+        # Once in the life of a process: not worth an event that every session would have to know.
+        while self._relay.sessions and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
 
     def _sweep(self) -> None:
         now = self._loop.time()
         for session in list(self._relay.sessions):
             session.check(now)
-        if not self._relay.sessions:
-            self._idle.set()
         self._sweeping = self._loop.call_later(_SWEEP_S, self._sweep)
 
 

@@ -31,10 +31,14 @@ class SessionLimits:
     """Time to send the next command, or the next piece of a message."""
     message_timeout_s: float = 3600.0
     """Time for one message to come in."""
+    parting_s: float = 5.0
+    """Time to take the last reply, and to end TLS."""
     login_timeout_s: float = 10.0
     """Time for a caller without an app to log in, from the connect."""
     public_login_timeout_s: float = 30.0
-    """The same for one from elsewhere, from before its TLS handshake."""
+    """The same for one from elsewhere."""
+    handshake_timeout_s: float = 10.0
+    """Part of that: time to begin TLS."""
 
 
 @dataclass(slots=True)
@@ -60,8 +64,8 @@ class Relay:
     """Connections at this moment, until their last octet is sent or given up."""
     shares: Shares = field(default_factory=Shares)
     """Who holds how many of them."""
+    greeting: bytes = field(init=False)
+    """The first line that a client hears."""
 
-    @property
-    def greeting(self) -> bytes:
-        """The first line that a client hears."""
-        return f"220 {self.host_name} ESMTP sesguard\r\n".encode("ascii")
+    def __post_init__(self) -> None:
+        self.greeting = f"220 {self.host_name} ESMTP sesguard\r\n".encode("ascii")

@@ -7,7 +7,8 @@ lines cost one packet. While a reply is not known yet, what the client sends ahe
 Promises
     A command that is not ended by CRLF is no command; a text ends with CRLF.CRLF and nowhere else.
     A client that is slow or silent is let go with 421, also one that sends an octet now and then.
-    A client that does not read its replies is not read from.
+    A client that does not read its replies is not read from; once it is let go it has
+    `parting_s` to take what is left, and is cut off then. It is counted until its end.
     A caller that is no app has a short time to log in, whatever it says meanwhile.
 
 Sources: RFC 5321, 4.5.3.2 (time limits); RFC 2920 (PIPELINING).
@@ -32,6 +33,8 @@ from sesguard.relay.shares import Place
 _MOST_AHEAD: Final = 64 * 1024
 """Octets that a client may send ahead of a reply."""
 _NEVER: Final = float("inf")
+_TLS_HANDSHAKE: Final = b"\x16"
+"""How a client begins that takes this for a port with TLS; no command has it."""
 _TOO_SLOW: Final = b"421 4.4.2 You took too long\r\n"
 _STOPPING: Final = b"421 4.3.2 Going down\r\n"
 
@@ -43,13 +46,15 @@ class Session(asyncio.Protocol):
     Args:
         relay: What all sessions share.
         is_lmtp: Whether it speaks LMTP.
-        is_public: Whether it comes from elsewhere, so that only a token tells who it is.
+        place: The one of a client from elsewhere, whom only a token names. None: a client on this
+            host, whose place is that of its uid.
     """
 
-    def __init__(self, relay: Relay, *, is_lmtp: bool, is_public: bool) -> None:
+    def __init__(self, relay: Relay, *, is_lmtp: bool, place: Place | None = None) -> None:
         self._relay = relay
         self._is_lmtp = is_lmtp
-        self._is_public = is_public
+        self._place = place
+        self._is_public = place is not None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._dialogue: Dialogue | None = None
@@ -62,7 +67,8 @@ class Session(asyncio.Protocol):
         self._deadline = _NEVER
         self._message_deadline = _NEVER
         self._login_deadline = _NEVER
-        self._place: Place | None = None
+        if self._is_public:
+            self._login_deadline = self._loop.time() + relay.limits.public_login_timeout_s
         self._stopping = False
         self._at_end = False
         """Whether the client has sent all that it will."""
@@ -73,17 +79,17 @@ class Session(asyncio.Protocol):
         """See `asyncio.BaseProtocol`."""
         relay = self._relay
         self._transport = cast("asyncio.Transport", transport)
+        relay.sessions.add(self)
         caller = UNKNOWN if self._is_public else caller_of(transport.get_extra_info("socket"))
         if caller is None:
             # It has closed already: nobody can tell any more who it was.
             self._drop(b"")
-        elif (place := self._take_place(caller)) is None:
+        elif (place := self._place or self._take_place(caller)) is None:
             protocol = "lmtp" if self._is_lmtp else "smtp"
             relay.sink(RelayEvent(Fate.DEFERRED, protocol, uid=caller.uid, reason=Reason.BUSY))
             self._drop(TOO_MANY_CONNECTIONS.line())
         else:
             self._place = place
-            relay.sessions.add(self)
             self._dialogue = Dialogue(relay, self, caller, is_lmtp=self._is_lmtp)
             self._expect_command()
             self._transport.write(relay.greeting)
@@ -103,11 +109,20 @@ class Session(asyncio.Protocol):
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`: a client that has sent all may still wait for its reply."""
         self._at_end = True
-        return self._dialogue is not None and self._dialogue.waiting and not self._is_public
+        if self._dialogue is None:
+            return False
+        if self._dialogue.waiting and not self._is_public:
+            return True
+        self._drop(b"")
+        return False
 
     def connection_lost(self, _error: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._forget()
+        self._end_dialogue()
+        self._transport = None
+        self._relay.sessions.discard(self)
+        if self._place is not None:
+            self._place.give_back()
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -149,19 +164,23 @@ class Session(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Let the client go when its time is over; called once a second."""
-        is_waiting = self._dialogue is not None and self._dialogue.waiting
-        if is_waiting or now <= min(self._deadline, self._login_deadline):
-            return
-        if self._transport is not None and self._transport.get_write_buffer_size():
-            # It does not read either: what is there would wait to be sent for ever.
-            self._transport.abort()
-        self._drop(_TOO_SLOW)
+        dialogue = self._dialogue
+        if dialogue is None:
+            if now > self._deadline:
+                self.abort()
+        elif not dialogue.waiting and now > min(self._deadline, self._login_deadline):
+            self._drop(_TOO_SLOW)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Let the client go, as soon as no message of it is under way or at once."""
         self._stopping = True
-        if at_once or self._dialogue is None or not self._dialogue.in_message:
+        if self._dialogue is not None and (at_once or self._is_to_go(self._dialogue)):
             self._drop(_STOPPING)
+
+    def abort(self) -> None:
+        """Close at once; what is left to say is lost."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # Inside.
 
@@ -170,15 +189,13 @@ class Session(asyncio.Protocol):
         answer = relay.identities.app_for(caller, None)
         is_stranger = isinstance(answer, Refusal) and answer.reason is Reason.UNKNOWN_CALLER
         if is_stranger:
-            is_local = caller.uid is not None
-            time_s = limits.login_timeout_s if is_local else limits.public_login_timeout_s
-            self._login_deadline = self._loop.time() + time_s
+            self._login_deadline = self._loop.time() + limits.login_timeout_s
         return relay.shares.take(caller.uid, limits.max_connections, is_stranger=is_stranger)
 
     def _process(self, dialogue: Dialogue, data: bytes) -> None:
         self._processing = True
         try:
-            while data and not (dialogue.waiting or dialogue.closing) and self._transport:
+            while data and not (dialogue.waiting or dialogue.closing or self._is_to_go(dialogue)):
                 if dialogue.stream is None:
                     data = self._read_commands(dialogue, data)
                 else:
@@ -186,17 +203,20 @@ class Session(asyncio.Protocol):
         finally:
             self._processing = False
         self._ahead += data
-        if self._transport is None:
-            return
         if not dialogue.waiting and (dialogue.closing or self._at_end):
             self._drop(b"")
-        elif self._stopping and not dialogue.in_message:
+        elif self._is_to_go(dialogue):
             self._drop(_STOPPING)
         elif self._out:
-            self._transport.write(bytes(self._out))
-            self._out.clear()
+            self._write()
+
+    def _is_to_go(self, dialogue: Dialogue) -> bool:
+        return self._stopping and not dialogue.in_message
 
     def _read_commands(self, dialogue: Dialogue, data: bytes) -> bytes:
+        if data.startswith(_TLS_HANDSHAKE):
+            dialogue.closing = True
+            return b""
         lines = self._lines
         lines.feed(data)
         while True:
@@ -238,17 +258,20 @@ class Session(asyncio.Protocol):
         """Send what is there, then `reply`, and close."""
         transport = self._transport
         self._out += reply
-        if transport is not None and not transport.is_closing():
-            if self._out:
-                transport.write(bytes(self._out))
+        if self._out:
+            self._write()
+        if transport is not None:
             transport.close()
-        self._forget()
+        self._deadline = self._loop.time() + self._relay.limits.parting_s
+        self._end_dialogue()
 
-    def _forget(self) -> None:
-        dialogue, self._dialogue, self._transport = self._dialogue, None, None
-        self._relay.sessions.discard(self)
-        if self._place is not None:
-            self._place.give_back()
+    def _write(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(bytes(self._out))
+        self._out.clear()
+
+    def _end_dialogue(self) -> None:
+        dialogue, self._dialogue = self._dialogue, None
         if dialogue is not None:
             dialogue.lost()
 

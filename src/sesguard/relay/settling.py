@@ -33,6 +33,8 @@ class Ending(StrEnum):
     """Nobody is told: it was a bounce itself, or its sender wanted none."""
     RECOVERED = "recovered"
     """It did not: the process died, or was stopped, before it heard the answer."""
+    HELD = "held"
+    """It cannot be read, and waits for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class DeliveryEvent:
     possible_duplicate: bool
     age_s: float
     """Since it was received."""
+    reason: str | None = None
+    """Why it is held."""
 
 
 class BounceMaker(Protocol):
@@ -228,7 +232,7 @@ def header_of(piece: bytes) -> bytes:
 
 def ledger_entry(event: DeliveryEvent, at: float) -> LedgerEntry | None:
     """The row of the ledger for an event; None where the message is not at its end."""
-    if event.outcome in (Ending.DEFERRED, Ending.RECOVERED):
+    if event.outcome in (Ending.DEFERRED, Ending.RECOVERED, Ending.HELD):
         return None
     return LedgerEntry(
         at,
@@ -248,6 +252,19 @@ def ledger_entry(event: DeliveryEvent, at: float) -> LedgerEntry | None:
 
 def recovered(message: QueuedMessage, now: float) -> DeliveryEvent:
     """What is told of a message that was being sent when the process died."""
+    return _own_event(message._replace(maybe_sent=True), Ending.RECOVERED, now, None)
+
+
+def held(message: QueuedMessage, reason: str, now: float) -> Ended:
+    """Let a message wait for a person."""
+    settlement = Settlement(message, None, message.attempts, hold_reason=reason)
+    return Ended(settlement, [_own_event(message, Ending.HELD, now, reason)])
+
+
+def _own_event(
+    message: QueuedMessage, outcome: Ending, now: float, reason: str | None
+) -> DeliveryEvent:
+    """What is told of a message that was not answered."""
     return DeliveryEvent(
         public_id(message.id),
         message.origin.app,
@@ -255,14 +272,15 @@ def recovered(message: QueuedMessage, now: float) -> DeliveryEvent:
         message.envelope.sender,
         len(message.envelope.recipients),
         message.size,
-        Ending.RECOVERED,
+        outcome,
         "",
         None,
         message.origin.credential_id,
         None,
         message.attempts,
-        possible_duplicate=True,
-        age_s=now - message.received_at,
+        message.maybe_sent,
+        now - message.received_at,
+        reason,
     )
 
 

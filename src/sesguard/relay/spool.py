@@ -4,7 +4,8 @@ The queue of the relay: mail that is ours from the moment its sender hears 250.
 Promises
     250 is said only after the message is committed and flushed to the disk.
     Full (disk, or `max_bytes`) or unwritable: 452, and nothing that was there is lost. It works
-    again by itself once there is room.
+    again by itself once there is room. One app may have half of `max_bytes`: over it that app
+    hears 452, and the others do not.
     Memory does not grow with a message: one of 256 KiB or more is written in pieces while it comes
     in, and its sender is paused while the disk is slower. What was not received to its end is
     removed.
@@ -29,6 +30,7 @@ from sesguard.core.envelope import Envelope
 from sesguard.errors import Error
 from sesguard.relay.group_commit import GroupCommit
 from sesguard.relay.spool_records import NewMessage, Origin, Piece, State, Total, public_id
+from sesguard.relay.spool_room import Shortage
 from sesguard.relay.spool_table import (
     FILE_NAME,
     MAX_PIECES,
@@ -49,7 +51,10 @@ MIN_FREE_BYTES: Final = 32 * 1024 * 1024
 """Left free on the disk: delivering what is there needs a little room too."""
 _REMOVE_AGAIN_S: Final = 5.0
 
-_NO_ROOM: Final = Result(Reply(452, "4.3.1 the queue is full", Outcome.TEMPORARY))
+_NO_ROOM: Final = {
+    shortage: Result(Reply(452, f"4.3.1 {shortage.value}", Outcome.TEMPORARY))
+    for shortage in Shortage
+}
 _UNWRITABLE: Final = Result(Reply(452, "4.3.1 the queue cannot be written", Outcome.TEMPORARY))
 _TOO_LONG: Final = Result(Reply(552, "5.3.4 the message is too long", Outcome.TOO_LARGE))
 
@@ -285,26 +290,26 @@ class _SpoolTransfer:
             message = NewMessage(self._origin, self._envelope, spool.now(), state, self._held, data)
             spool.writer.put(spool.table.insert, message, self._inserted)
         else:
-            piece = Piece(self._message_id, self._number, data, state)
-            spool.writer.put(spool.table.append, piece, self._appended)
+            piece = Piece(self._message_id, self._origin.app, self._number, data, state)
+            spool.writer.put(spool.table.append, piece, self._stored)
         self._number += 1
 
-    def _inserted(self, message_id: int | None, error: Error | None) -> None:
-        self._message_id = message_id
-        self._stored(message_id is not None, error)
+    def _inserted(self, answer: int | Shortage | None, error: Error | None) -> None:
+        if isinstance(answer, Shortage):
+            self._stored(answer, error)
+        else:
+            self._message_id = answer
+            self._stored(None, error)
 
-    def _appended(self, has_room: bool | None, error: Error | None) -> None:
-        self._stored(bool(has_room), error)
-
-    def _stored(self, has_room: bool, error: Error | None) -> None:
+    def _stored(self, shortage: Shortage | None, error: Error | None) -> None:
         stored, self._storing = self._storing, 0
         self._carrier.count(-stored)
         if self._over:
             self._discard()
         elif error is not None:
             self._fail(_UNWRITABLE)
-        elif not has_room:
-            self._fail(_NO_ROOM)
+        elif shortage is not None:
+            self._fail(_NO_ROOM[shortage])
         elif self._is_last and self._message_id is not None:
             self._accept(self._message_id)
         else:

@@ -4,9 +4,10 @@ What the queue keeps of a message, and what is asked and told about it: plain re
 The id that people see is the number of the database in the digits of Crockford's base 32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from sesguard.core.envelope import Envelope
@@ -57,6 +58,7 @@ class Piece(NamedTuple):
     """The next piece of a message that is being received."""
 
     message_id: int
+    app: str
     number: int
     data: bytes
     state: State
@@ -89,6 +91,10 @@ class ClaimRequest(NamedTuple):
     """The most of a credential (empty name: none); those that are missing have no limit."""
     expired: Mapping[str, float]
     """Credentials that cannot send, and the start of the age of mail that is given up."""
+    turns: Mapping[tuple[str, str], int] = MappingProxyType({})
+    """When a credential's mail of an app had its last turn; who waits for longest is first."""
+    resting: Collection[str] = ()
+    """Apps whose mail stays where it is."""
 
 
 class Claim(NamedTuple):
@@ -96,6 +102,8 @@ class Claim(NamedTuple):
 
     messages: Sequence[QueuedMessage]
     expired: Sequence[QueuedMessage]
+    unreadable: Sequence[QueuedMessage]
+    """Damaged: without a text, or without recipients."""
     next_due: float | None
     """When the next one is due, of the credentials that may send; None: nothing waits."""
 
@@ -105,7 +113,7 @@ class Settlement(NamedTuple):
 
     message: QueuedMessage
     retry_at: float | None
-    """None: the message leaves the queue."""
+    """None: the message leaves the queue, or is held."""
     attempts: int = 0
     remaining: Envelope | None = None
     """The recipients that are tried again; None: all."""
@@ -113,6 +121,8 @@ class Settlement(NamedTuple):
     maybe_sent: bool = False
     notices: Sequence[NewMessage] = ()
     """Messages to its sender about it."""
+    hold_reason: str | None = None
+    """Why it waits for a person from here on."""
 
 
 class Total(NamedTuple):

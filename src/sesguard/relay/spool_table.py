@@ -3,8 +3,9 @@ The tables of the queue, and everything that is done to them: SQL, without threa
 
 The functions that take a list are operations of `sesguard.relay.group_commit`: they run within a
 transaction of the writer. No query's cost grows with the number of messages: what is due is found
-by the index (state, credential, time), what waits too long by (credential, start of its age), and
-the totals are kept by triggers.
+by the index (state, credential, app, time), what waits too long by (credential, start of its age),
+and the totals are kept by triggers, by state and by app. A claim costs a look-up for each app that
+has mail in the queue.
 
 An id is the time at which the message was stored, in microseconds, shifted by eleven bits. A
 message's pieces have the ids that follow its own, so they need no index. Ids are given under the
@@ -14,6 +15,7 @@ write lock of the database, so no two messages of the queue share one.
                    ^-- held
 
 Known faults: the file keeps the size of the fullest queue there ever was; its pages are used again.
+A page that SQLite itself finds malformed, as after damage to the disk, stops delivery for all.
 """
 
 import os
@@ -40,10 +42,13 @@ from sesguard.relay.spool_records import (
     Total,
     public_id,
 )
+from sesguard.relay.spool_room import Room, Shortage
 
 FILE_NAME: Final = "spool.db"
 VERSION: Final = 1
 PIECE_BYTES: Final = 256 * 1024
+_SHARE: Final = 2
+"""One app may have the queue's room divided by this, so that it cannot fill it up for all."""
 _ID_STEP: Final = 1 << ID_SHIFT
 MAX_PIECES: Final = _ID_STEP
 """Pieces that one message may have."""
@@ -66,15 +71,21 @@ CREATE TABLE messages (
   hold_reason TEXT,
   last_reply TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX due ON messages (state, credential_id, next_attempt);
+CREATE INDEX due ON messages (state, credential_id, app, next_attempt);
 CREATE INDEX waiting ON messages (credential_id, age_from) WHERE state = 'queued';
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE totals (
   state TEXT PRIMARY KEY, messages INTEGER NOT NULL, bytes INTEGER NOT NULL
 ) WITHOUT ROWID;
 INSERT INTO totals VALUES ('receiving', 0, 0), ('queued', 0, 0), ('sending', 0, 0), ('held', 0, 0);
+CREATE TABLE shares (app TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER message_added AFTER INSERT ON messages BEGIN
   UPDATE totals SET messages = messages + 1, bytes = bytes + new.size WHERE state = new.state;
+  INSERT INTO shares VALUES (new.app, new.size)
+    ON CONFLICT (app) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER message_grown AFTER UPDATE OF size ON messages BEGIN
+  UPDATE shares SET bytes = bytes + new.size - old.size WHERE app = new.app;
 END;
 CREATE TRIGGER message_changed AFTER UPDATE OF state, size ON messages BEGIN
   UPDATE totals SET messages = messages - 1, bytes = bytes - old.size WHERE state = old.state;
@@ -82,6 +93,7 @@ CREATE TRIGGER message_changed AFTER UPDATE OF state, size ON messages BEGIN
 END;
 CREATE TRIGGER message_removed AFTER DELETE ON messages BEGIN
   UPDATE totals SET messages = messages - 1, bytes = bytes - old.size WHERE state = old.state;
+  UPDATE shares SET bytes = bytes - old.size WHERE app = old.app;
   DELETE FROM bodies WHERE id BETWEEN old.id AND old.id + 2047;
 END
 """
@@ -96,25 +108,29 @@ INSERT INTO messages
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT_PIECE: Final = "INSERT INTO bodies (id, data) VALUES (?, ?)"
-_CREDENTIALS: Final = """
+_FIRST_OF_EACH: Final = """
 WITH RECURSIVE each (id) AS (
-  SELECT min(credential_id) FROM messages WHERE state = 'queued'
+  SELECT (SELECT id FROM messages WHERE state = 'queued'
+          ORDER BY credential_id, app, next_attempt LIMIT 1)
   UNION ALL
-  SELECT (SELECT min(credential_id) FROM messages
-          WHERE state = 'queued' AND credential_id > each.id)
-  FROM each WHERE each.id IS NOT NULL
+  SELECT coalesce(
+    (SELECT id FROM messages
+     WHERE state = 'queued' AND credential_id = m.credential_id AND app > m.app
+     ORDER BY app, next_attempt LIMIT 1),
+    (SELECT id FROM messages WHERE state = 'queued' AND credential_id > m.credential_id
+     ORDER BY credential_id, app, next_attempt LIMIT 1))
+  FROM each JOIN messages AS m ON m.id = each.id
 )
-SELECT id, (SELECT min(next_attempt) FROM messages
-            WHERE state = 'queued' AND credential_id = each.id)
-FROM each WHERE id IS NOT NULL
+SELECT credential_id, app, next_attempt FROM each JOIN messages USING (id)
 """
 _COLUMNS: Final = """
-SELECT m.id, app, uid, credential_id, envelope, size, received_at, attempts, maybe_sent, data,
-       age_from, last_reply, is_notice
-FROM messages AS m JOIN bodies AS b ON b.id = m.id
+SELECT m.id, app, uid, credential_id, is_notice, envelope, size, received_at, age_from, attempts,
+       maybe_sent, last_reply, data
+FROM messages AS m LEFT JOIN bodies AS b ON b.id = m.id
 """
 _DUE: Final = f"""{_COLUMNS}
-WHERE state = 'queued' AND credential_id = ? AND next_attempt <= ? ORDER BY next_attempt LIMIT ?
+WHERE state = 'queued' AND credential_id = ? AND app = ? AND next_attempt <= ?
+ORDER BY next_attempt LIMIT ?
 """
 _AGED: Final = f"""{_COLUMNS}
 WHERE state = 'queued' AND credential_id = ? AND age_from < ? ORDER BY age_from LIMIT ?
@@ -122,6 +138,9 @@ WHERE state = 'queued' AND credential_id = ? AND age_from < ? ORDER BY age_from 
 _SENDING: Final = f"{_COLUMNS} WHERE state = 'sending' ORDER BY m.id"
 _CLAIM: Final = "UPDATE messages SET state = 'sending' WHERE id = ?"
 _REMOVE: Final = "DELETE FROM messages WHERE id = ? AND state = 'sending'"
+_HOLD: Final = """
+UPDATE messages SET state = 'held', hold_reason = ? WHERE id = ? AND state = 'sending'
+"""
 _RETRY: Final = """
 UPDATE messages SET state = 'queued', next_attempt = ?, attempts = ?, envelope = ?,
                     last_reply = ?, maybe_sent = ?
@@ -130,8 +149,11 @@ WHERE id = ? AND state = 'sending'
 
 
 def decode_envelope(text: str) -> Envelope:
-    """Read the column ``envelope``."""
-    return _DECODE(text)
+    """Read the column ``envelope``; one that is damaged has no recipients."""
+    try:
+        return _DECODE(text)
+    except msgspec.MsgspecError:
+        return Envelope("", ())
 
 
 class SpoolTable:
@@ -140,7 +162,7 @@ class SpoolTable:
 
     Args:
         directory: Of the database; its file system must keep `min_free_bytes` free.
-        max_bytes: Of all messages.
+        max_bytes: Of all messages; one app may have half of it.
         min_free_bytes: Over this new mail is not taken, so that what is there can be delivered.
         now: Wall clock in seconds.
     """
@@ -162,34 +184,35 @@ class SpoolTable:
 
     def insert(
         self, connection: sqlite3.Connection, messages: Sequence[NewMessage]
-    ) -> list[int | None]:
-        """Store messages; gives the id of each, None where there is no room for it."""
+    ) -> list[int | Shortage]:
+        """Store messages; gives the id of each, or why there is no room for it."""
         room = self._room(connection)
         taken: list[tuple[int, NewMessage]] = []
-        ids: list[int | None] = []
+        answers: list[int | Shortage] = []
         next_id = self._next_id(connection)
         for message in messages:
-            if len(message.data) > room:
-                ids.append(None)
+            shortage = room.take(message.origin.app, len(message.data))
+            if shortage is not None:
+                answers.append(shortage)
                 continue
-            room -= len(message.data)
             taken.append((next_id, message))
-            ids.append(next_id)
+            answers.append(next_id)
             next_id += _ID_STEP
         _insert(connection, taken)
-        return ids
+        return answers
 
-    def append(self, connection: sqlite3.Connection, pieces: Sequence[Piece]) -> list[bool]:
-        """Store further pieces; False where there is no room for one."""
+    def append(
+        self, connection: sqlite3.Connection, pieces: Sequence[Piece]
+    ) -> list[Shortage | None]:
+        """Store further pieces; tells of each why there is no room for it."""
         room = self._room(connection)
-        stored = []
+        answers = []
         for piece in pieces:
-            fits = len(piece.data) <= room
-            if fits:
-                room -= len(piece.data)
+            shortage = room.take(piece.app, len(piece.data))
+            if shortage is None:
                 _append(connection, piece)
-            stored.append(fits)
-        return stored
+            answers.append(shortage)
+        return answers
 
     def remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[None]:
         """Remove messages that were not received to their end."""
@@ -227,6 +250,9 @@ class SpoolTable:
     ) -> list[None]:
         """Write down how attempts ended, with the notices they lead to."""
         plain = [each for each in settlements if not each.notices]
+        held = [(e.hold_reason, e.message.id) for e in plain if e.hold_reason is not None]
+        connection.executemany(_HOLD, held)
+        # What is held is no longer being sent, so it is not removed.
         connection.executemany(_REMOVE, [(e.message.id,) for e in plain if e.retry_at is None])
         connection.executemany(_RETRY, [_retry_row(e) for e in plain if e.retry_at is not None])
         for each in settlements:
@@ -239,7 +265,7 @@ class SpoolTable:
     def read_piece(
         self, connection: sqlite3.Connection, places: Sequence[tuple[int, int]]
     ) -> list[bytes | None]:
-        """The pieces of messages by id and number; None after the last."""
+        """The pieces of messages by id and number; None for what is not there."""
         return [_read_piece(connection, message_id, number) for message_id, number in places]
 
     def totals(
@@ -248,13 +274,13 @@ class SpoolTable:
         """Messages and bytes by state."""
         return [read_totals(connection)] * len(arguments)
 
-    def _room(self, connection: sqlite3.Connection) -> int:
+    def _room(self, connection: sqlite3.Connection) -> Room:
+        left = self._max_bytes - connection.execute("SELECT sum(bytes) FROM totals").fetchone()[0]
         if self._min_free_bytes:
             disk = os.statvfs(self._directory)
             if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
-                return -1
-        used: int = connection.execute("SELECT sum(bytes) FROM totals").fetchone()[0]
-        return self._max_bytes - used
+                left = -1
+        return Room(connection, left, self._max_bytes // _SHARE)
 
     def _next_id(self, connection: sqlite3.Connection) -> int:
         last: int | None = connection.execute("SELECT max(id) FROM messages").fetchone()[0]
@@ -328,44 +354,62 @@ def _read_piece(connection: sqlite3.Connection, message_id: int, number: int) ->
 
 
 def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim:
-    queued: list[tuple[str, float]] = connection.execute(_CREDENTIALS).fetchall()
-    able = [row for row in queued if request.allowances.get(row[0], 1) > 0]
-    due = [row for row in able if row[1] <= request.now]
+    allowed = dict(request.allowances)
+    queued: list[tuple[str, str, float]] = connection.execute(_FIRST_OF_EACH).fetchall()
+    able = [row for row in queued if allowed.get(row[0], 1) > 0 and row[1] not in request.resting]
+    due = [row for row in able if row[2] <= request.now]
+    due.sort(key=lambda row: (request.turns.get((row[0], row[1]), 0), row[2]))
     chosen: list[QueuedMessage] = []
-    for place, (credential_id, _when) in enumerate(due):
-        # What one credential does not use is left to those that follow.
+    unreadable: list[QueuedMessage] = []
+    for place, (credential_id, app, _when) in enumerate(due):
+        # What one does not use is left to those that follow.
         share = -(-(request.limit - len(chosen)) // (len(due) - place))
-        most = min(share, request.allowances.get(credential_id, share))
-        chosen += _select(connection, _DUE, credential_id, request.now, most)
+        most = min(share, allowed.get(credential_id, share))
+        if most <= 0:
+            continue
+        found = _select(connection, _DUE, (credential_id, app, request.now, most), unreadable)
+        chosen += found
+        if credential_id in allowed:
+            allowed[credential_id] -= len(found)
     # Before the others are looked for: a message is delivered or given up, never both.
-    connection.executemany(_CLAIM, [(message.id,) for message in chosen])
+    connection.executemany(_CLAIM, [(message.id,) for message in (*chosen, *unreadable)])
     expired: list[QueuedMessage] = []
     for credential_id, before in request.expired.items():
-        most = request.limit - len(chosen) - len(expired)
-        expired += _select(connection, _AGED, credential_id, before, most)
-    connection.executemany(_CLAIM, [(message.id,) for message in expired])
-    return Claim(chosen, expired, min((row[1] for row in able), default=None))
+        most = max(request.limit - len(chosen) - len(expired), 0)
+        expired += _select(connection, _AGED, (credential_id, before, most), unreadable)
+    connection.executemany(_CLAIM, [(message.id,) for message in (*expired, *unreadable)])
+    return Claim(chosen, expired, unreadable, min((row[2] for row in able), default=None))
 
 
 def _select(
-    connection: sqlite3.Connection, query: str, credential_id: str, bound: float, most: int
+    connection: sqlite3.Connection,
+    query: str,
+    arguments: tuple[object, ...],
+    unreadable: list[QueuedMessage],
 ) -> list[QueuedMessage]:
-    rows = connection.execute(query, (credential_id, bound, max(most, 0)))
-    return [_queued(row) for row in rows]
+    """The messages that a query finds, those that are damaged added to `unreadable` instead."""
+    readable: list[QueuedMessage] = []
+    for row in connection.execute(query, arguments):
+        message = _queued(row)
+        is_whole = row["data"] is not None and message.envelope.recipients
+        (readable if is_whole else unreadable).append(message)
+    return readable
 
 
 def _queued(row: sqlite3.Row) -> QueuedMessage:
+    message_id, app, uid, credential_id, is_notice, envelope, size, *rest = row
+    received_at, age_from, attempts, maybe_sent, last_reply, data = rest
     return QueuedMessage(
-        row[0],
-        Origin(row[1], row[2], row[3] or None, bool(row[12])),
-        _DECODE(row[4]),
-        row[5],
-        row[6],
-        row[10],
-        row[7],
-        bool(row[8]),
-        row[9],
-        row[11],
+        message_id,
+        Origin(app, uid, credential_id or None, bool(is_notice)),
+        decode_envelope(envelope),
+        size,
+        received_at,
+        age_from,
+        attempts,
+        bool(maybe_sent),
+        data or b"",
+        last_reply,
     )
 
 

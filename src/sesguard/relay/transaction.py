@@ -88,6 +88,8 @@ class Transaction:
         self._transfer: Transfer | None = None
         self._result: Result | None = None
         self._finished = False
+        self._is_counted = False
+        """Whether the rates have counted it."""
         self._size = 0
 
     # The envelope.
@@ -165,6 +167,7 @@ class Transaction:
             # In LMTP each recipient has a reply of its own.
             self._answer(line * len(self._recipients) if self._is_lmtp else line)
         elif self._result is not None:
+            self._give_back(self._result)
             self._answer_result(self._result)
         elif self._transfer is not None:
             self._finished = True
@@ -189,6 +192,7 @@ class Transaction:
         self._result = result
         self.resume_transfer()
         if self._finished:
+            self._give_back(result)
             self._answer_result(result)
 
     def pause_transfer(self) -> None:
@@ -222,6 +226,7 @@ class Transaction:
         refusal = self._unless_forgiven(judge_authors(app, header.authors))
         if refusal is None:
             taken = relay.rates.take(app, len(self._recipients), relay.now())
+            self._is_counted = taken is None
             refusal = self._unless_forgiven(taken)
         if refusal is None:
             front = relay.trace.front(app, route.configuration_set, relay.now(), lmtp=self._is_lmtp)
@@ -236,7 +241,6 @@ class Transaction:
             tuple(self._recipients),
             command.eight_bit,
             command.utf8,
-            command.headers_only,
             command.envelope_id,
         )
         if self._app.delivery is DeliveryMode.PASS and self._held is None:
@@ -286,6 +290,11 @@ class Transaction:
         self._report(self._fate(result.reply), result=result)
         self._answer(reply)
 
+    def _give_back(self, result: Result) -> None:
+        """Let a complete message that nobody took count once only, when it comes again."""
+        if self._is_counted and is_kept(result.reply.outcome) and not result.uncertain:
+            self._relay.rates.give_back(self._app, len(self._recipients), self._relay.now())
+
     def _fate(self, reply: Reply) -> Fate:
         if reply.outcome is not Outcome.ACCEPTED:
             return Fate.DEFERRED if is_kept(reply.outcome) else Fate.REFUSED
@@ -319,6 +328,10 @@ class Transaction:
                 credential_id=result.credential_id if result else None,
                 credential_version=result.credential_version if result else None,
                 noted=self._noted,
-                uncertain=result is not None and result.uncertain,
+                uncertain=result is not None and (result.uncertain or self._is_unheard(result)),
             )
         )
+
+    def _is_unheard(self, result: Result) -> bool:
+        """Whether it was taken and the client, which has gone, will send it again."""
+        return self._client is None and result.reply.outcome is Outcome.ACCEPTED

@@ -9,10 +9,10 @@ wait.
 Known fault: a process in another network namespace (a container) is not seen.
 """
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
+from sesguard.core.loopback import is_loopback
 from sesguard.core.message import Message, message
 from sesguard.rotation.context import Pace
 from sesguard.system.connections import Connection, open_connections, owners
@@ -34,11 +34,9 @@ def sessions_to(port: int) -> frozenset[Connection]:
     """
     ports = SES_PORTS | {port}
     found = open_connections(ports) | open_connections(ports)
-    return frozenset(each for each in found if each.remote[1] == port or not _is_local(each))
-
-
-def _is_local(connection: Connection) -> bool:
-    return ipaddress.ip_address(connection.remote[0]).is_loopback
+    return frozenset(
+        each for each in found if each.remote[1] == port or not is_loopback(each.remote[0])
+    )
 
 
 def wait_until_over(

@@ -13,7 +13,9 @@ import os
 import pwd
 import resource
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sesguard.errors import SystemFault
@@ -21,7 +23,11 @@ from sesguard.errors import SystemFault
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_GET_DUMPABLE: Final = 3
+_PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_CAP_NET_BIND_SERVICE: Final = 10
+_CAPABILITY_VERSION_3: Final = 0x20080522
+"""Of the structures of capset(2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +84,22 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def drop_rights(user: User) -> None:
+def drop_rights(user: User, *, keep_low_ports: bool = False) -> None:
     """
     Become `user` for good: no supplementary groups, no way back.
+
+    Call it before there are threads: capabilities belong to each of them.
+
+    Args:
+        user: Whom to become.
+        keep_low_ports: Whether sockets may still be bound to ports below 1024, where we may now
+            (CAP_NET_BIND_SERVICE). Programs that we start do not inherit it.
 
     Raises:
         SystemFault: Not root, or the way back is still open afterwards.
     """
+    if keep_low_ports:
+        _prctl(_PR_SET_KEEPCAPS, 1)
     try:
         os.setgroups([])
         os.setresgid(user.gid, user.gid, user.gid)
@@ -93,10 +108,39 @@ def drop_rights(user: User) -> None:
         raise SystemFault(
             "cannot become user {user}: {reason}", user=user.name, reason=error.strerror
         ) from error
+    if keep_low_ports and user.uid != 0:
+        _keep_only(_CAP_NET_BIND_SERVICE)
     if user.uid != 0:
         with contextlib.suppress(PermissionError):
             os.setresuid(0, 0, 0)
             raise SystemFault("rights were dropped but can be taken back")
+
+
+@contextlib.contextmanager
+def acting_as_owner(path: Path) -> Iterator[None]:
+    """
+    Be the owner of `path`, as far as files are concerned, where we are root.
+
+    Files that are made meanwhile are the owner's. It concerns the whole process, and there is a way
+    back: it is no protection from what runs in the block.
+
+    Raises:
+        OSError: `path` is not there.
+    """
+    status = path.stat()
+    if not is_root() or status.st_uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(status.st_gid)
+    os.seteuid(status.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def harden_process() -> None:
@@ -141,6 +185,19 @@ def die_with_parent(parent: int) -> None:
 def is_dumpable() -> bool:
     """Whether this process may be dumped or attached to."""
     return _prctl(_PR_GET_DUMPABLE, 0) != 0
+
+
+def _keep_only(capability: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Effective, permitted, inheritable: capabilities 0 to 31, then those from 32 on.
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) == 0:
+        kept = sets[1] & 1 << capability
+        sets[:] = [kept, kept, 0, 0, 0, 0]
+        if libc.capset(header, sets) == 0:
+            return
+    raise SystemFault("cannot give rights up: {reason}", reason=os.strerror(ctypes.get_errno()))
 
 
 def _prctl(option: int, value: int) -> int:

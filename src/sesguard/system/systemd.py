@@ -35,20 +35,25 @@ def notify(message: str, environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
-def inherited_sockets(environment: Mapping[str, str] = os.environ) -> dict[str, socket.socket]:
+def inherited_sockets(
+    environment: Mapping[str, str] = os.environ,
+) -> list[tuple[str, socket.socket]]:
     """
-    The listening sockets that the service manager opened for us, by name.
+    The sockets that the service manager opened for us, each with its name.
+
+    All sockets of a unit have the same name.
 
     Raises:
         ValueError: LISTEN_FDS is not a number.
         OSError: Fewer sockets were passed than LISTEN_FDS says, or something else than sockets.
     """
     if environment.get("LISTEN_PID") != str(os.getpid()):
-        return {}
+        return []
     names = environment.get("LISTEN_FDNAMES", "").split(":")
-    sockets = {}
+    sockets = []
     for index in range(int(environment.get("LISTEN_FDS", "0"))):
         inherited = socket.socket(fileno=_FIRST_DESCRIPTOR + index)
         inherited.set_inheritable(False)
-        sockets[names[index] if index < len(names) else f"unknown-{index}"] = inherited
+        name = names[index] if index < len(names) else f"unknown-{index}"
+        sockets.append((name, inherited))
     return sockets

@@ -1,9 +1,9 @@
 """
 Mail to SES by its API, with whatever identity the host has: the `Carrier` without a credential.
 
-The API takes a message as a whole, so it is collected in memory (SES takes up to 40 MB) and sent by
-a `RawSender` in one of `max_workers` threads. The layers below know nothing of AWS: the sender is
-handed in.
+The API takes a message as a whole, so it is collected in memory (SES takes up to 40 MB, headers and
+encoding included) and sent by a `RawSender` in one of `max_workers` threads. The layers below know
+nothing of AWS: the sender is handed in.
 
 Promises
     A region that cannot be reached is left for the next one; a region that refuses, or may have
@@ -12,8 +12,13 @@ Promises
     A message goes to all of its recipients or to none; `partial` changes nothing.
     `begin` raises nothing and tells nothing; the listener hears of one result on the event loop.
 
-Known fault: a call cannot be broken off. `close` waits for the calls under way as long as it may,
-and then reports them as uncertain.
+Limits: large messages have `memory_bytes` together, from their first octet to the answer; then all
+but the first that came are paused, and that one too until there is no call under way, so that it
+alone may exceed the limit. See `sesguard.upstream.budget`.
+
+Known faults: what the AWS library makes of a message for its call is not counted, about twice its
+size. A call cannot be broken off: `close` waits for the calls under way as long as it may, and then
+reports them as uncertain.
 
 Source: docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html.
 """
@@ -32,15 +37,19 @@ from sesguard.errors import (
     Error,
     TemporaryFailure,
 )
+from sesguard.upstream.budget import Budget
 from sesguard.upstream.failures import deferral
 from sesguard.upstream.interface import Result, Transfer, TransferListener
+from sesguard.upstream.pace import LAG_S
 from sesguard.upstream.replies import Outcome, Reply, classify
 from sesguard.upstream.wire import find_unsayable
 
 MAX_WORKERS: Final = 16
+MEMORY_BYTES: Final = 64 * 1024 * 1024
 
 _CLOSED: Final = deferral("4.3.2", "the relay is shutting down")
 _CUT: Final = deferral("4.4.2", "the relay was shut down before the SES API answered")
+_SLOW: Final = deferral("4.4.2", "the message came in too slowly while others waited")
 _FAULT_OF_OURS: Final = deferral(
     "4.3.0", "the message could not be sent, because of a fault of ours"
 )
@@ -64,10 +73,18 @@ class ApiCarrier:
         sender: Makes the call; used by several threads.
         regions: AWS regions in the order in which they are tried; at least one.
         max_workers: Calls at one time.
+        memory_bytes: For messages.
+        lag_s: See `Budget`.
     """
 
     def __init__(
-        self, sender: RawSender, regions: Sequence[str], *, max_workers: int = MAX_WORKERS
+        self,
+        sender: RawSender,
+        regions: Sequence[str],
+        *,
+        max_workers: int = MAX_WORKERS,
+        memory_bytes: int = MEMORY_BYTES,
+        lag_s: float = LAG_S,
     ) -> None:
         self._sender = sender
         self._regions = tuple(regions)
@@ -75,6 +92,7 @@ class ApiCarrier:
         self._workers = ThreadPoolExecutor(max_workers, "ses-api")
         self._calls: dict[asyncio.Future[Result], tuple[ApiTransfer, Future[Result]]] = {}
         self._open: set[ApiTransfer] = set()
+        self.budget: Final = Budget(memory_bytes, lag_s)
         self._is_closed = False
 
     def begin(
@@ -100,19 +118,20 @@ class ApiCarrier:
         """See `Carrier`."""
         self._is_closed = True
         for transfer in [*self._open]:
-            transfer.settle(Result(_CLOSED))
-        self._open.clear()
+            self.give_up(transfer, _CLOSED)
         if self._calls:
             await asyncio.wait(self._calls, timeout=timeout_s)
         late, self._calls = self._calls, {}
         for transfer, job in late.values():
             was_begun = not job.cancel()
+            self.budget.release(transfer)
             transfer.settle(Result(_CUT, uncertain=was_begun))
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def send(self, transfer: "ApiTransfer", message: bytes) -> None:
         """Send a complete message and settle its transfer."""
         self._open.discard(transfer)
+        self.budget.complete(transfer)
         job = self._workers.submit(self._call, transfer.envelope, message)
         call = asyncio.wrap_future(job, loop=self._loop)
         self._calls[call] = transfer, job
@@ -121,12 +140,19 @@ class ApiCarrier:
     def forget(self, transfer: "ApiTransfer") -> None:
         """The transfer was given up."""
         self._open.discard(transfer)
+        self.budget.release(transfer)
+
+    def give_up(self, transfer: "ApiTransfer", reply: Reply) -> None:
+        """End a transfer that is not complete."""
+        self.forget(transfer)
+        transfer.settle(Result(reply))
 
     def _answered(self, call: asyncio.Future[Result]) -> None:
         found = self._calls.pop(call, None)
         if found is None:
             return
         transfer, _job = found
+        self.budget.release(transfer)
         error = call.exception()
         if error is not None:
             self._loop.call_exception_handler({"message": "sending by API", "exception": error})
@@ -145,7 +171,8 @@ class ApiCarrier:
             else:
                 return Result(classify(250, f"Ok {message_id}"), host=region)
         assert unreachable is not None
-        return Result(deferral("4.4.1", str(unreachable)), host=None)
+        told = "the SES API cannot be reached"
+        return Result(deferral("4.4.1", str(unreachable), told=told), host=None)
 
 
 class ApiTransfer:
@@ -158,7 +185,7 @@ class ApiTransfer:
         listener: Told of the result.
     """
 
-    __slots__ = ("_carrier", "_listener", "_pieces", "envelope")
+    __slots__ = ("_carrier", "_listener", "_text", "envelope")
 
     def __init__(
         self, carrier: ApiCarrier | None, envelope: Envelope, listener: TransferListener
@@ -166,19 +193,25 @@ class ApiTransfer:
         self.envelope: Final = envelope
         self._carrier = carrier
         self._listener: TransferListener | None = listener
-        self._pieces: list[bytes] = []
+        self._text = bytearray()
+
+    @property
+    def size(self) -> int:
+        """See `Holder`."""
+        return len(self._text)
 
     def write(self, data: bytes) -> None:
         """See `Transfer`."""
         if self._carrier is not None:
-            self._pieces.append(data)
+            self._text += data
+            self._carrier.budget.note(self)
 
     def finish(self) -> None:
         """See `Transfer`."""
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
-            message = unstuffed(b"".join(self._pieces))
-            self._pieces.clear()
+            message = unstuffed(bytes(self._text))
+            self._text.clear()
             carrier.send(self, message)
 
     def abort(self) -> None:
@@ -186,14 +219,29 @@ class ApiTransfer:
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
             self._listener = None
-            self._pieces.clear()
+            self._text.clear()
             carrier.forget(self)
+
+    def pause(self) -> None:
+        """See `Holder`."""
+        if self._listener is not None:
+            self._listener.pause_transfer()
+
+    def resume(self) -> None:
+        """See `Holder`."""
+        if self._listener is not None:
+            self._listener.resume_transfer()
+
+    def cut(self) -> None:
+        """See `Holder`."""
+        if self._carrier is not None:
+            self._carrier.give_up(self, _SLOW)
 
     def settle(self, result: Result) -> None:
         """Tell the result."""
         listener, self._listener = self._listener, None
         self._carrier = None
-        self._pieces.clear()
+        self._text.clear()
         if listener is not None:
             listener.transfer_done(result)
 
@@ -206,11 +254,14 @@ def unstuffed(wire: bytes) -> bytes:
 def _refused(error: Error, region: str) -> Result:
     match error:
         case AwsTransient():
-            return Result(deferral("4.4.2", str(error)), uncertain=True, host=region)
+            reply = deferral("4.4.2", str(error), told="the SES API gave no answer")
+            return Result(reply, uncertain=True, host=region)
         case AwsThrottled():
-            return Result(deferral("4.3.2", str(error), Outcome.THROTTLED), host=region)
+            told = "the SES API asks for fewer messages"
+            return Result(deferral("4.3.2", str(error), Outcome.THROTTLED, told=told), host=region)
         case AwsDenied():
-            return Result(deferral("4.7.0", str(error), Outcome.DENIED), host=region)
+            told = "the relay may not send this by the SES API"
+            return Result(deferral("4.7.0", str(error), Outcome.DENIED, told=told), host=region)
         case _:
             return Result(_permanent(error), host=region)
 

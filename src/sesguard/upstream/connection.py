@@ -22,7 +22,6 @@ Sources: RFC 5321, 4.1.1, 4.5.3.2.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -31,9 +30,9 @@ from sesguard.upstream.failures import deferral
 from sesguard.upstream.handshake import Session
 from sesguard.upstream.interface import Result
 from sesguard.upstream.introduction import Introduction
-from sesguard.upstream.pace import LAG_S, SILENCE_S, Pace
+from sesguard.upstream.pace import Pace
 from sesguard.upstream.replies import Outcome, Reply, classify
-from sesguard.upstream.smtp import FINAL_TIMEOUT_S
+from sesguard.upstream.timeouts import Timeouts
 from sesguard.upstream.wire import END_OF_DATA, NotSmtp, ReplyReader
 
 WRITE_BUFFER_BYTES: Final = 128 * 1024
@@ -45,36 +44,6 @@ _NOBODY: Final[Mapping[str, Reply]] = {}
 _GIVEN_UP: Final = deferral("4.3.0", "the message was given up")
 _SILENT: Final = deferral("4.4.2", "the message stopped coming in")
 _SLOW: Final = deferral("4.4.2", "the message came in too slowly while others waited")
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long things may take, in seconds."""
-
-    session_s: float = 20.0
-    """To set up a session, from the TCP connection to the reply to AUTH."""
-    reply_s: float = 60.0
-    """For the reply to a command."""
-    data_s: float = 180.0
-    """For the upstream to take some of the message (RFC 5321, 4.5.3.2.5)."""
-    final_s: float = FINAL_TIMEOUT_S
-    """For the reply to a whole message."""
-    wait_s: float = 60.0
-    """For a message to get a session."""
-    silence_s: float = SILENCE_S
-    """For a client to send more of a message that has a session."""
-    lag_s: float = LAG_S
-    """How far a client may be behind (`sesguard.upstream.pace`) while others wait."""
-    idle_s: float = 8.0
-    """An idle session is closed before SES does so, after about 10 s."""
-    age_s: float = 300.0
-    """A session is renewed after so long."""
-    connect_rest_s: float = 1.0
-    """No session is tried for so long after none could be opened."""
-    login_rest_s: float = 5.0
-    """The same after a refused login."""
-    endpoint_rest_s: float = 30.0
-    """An endpoint that failed is left alone for so long while another one works."""
 
 
 class Transaction(Protocol):
@@ -125,12 +94,16 @@ class Owner(Protocol):
         ...
 
     def connection_gone(self, connection: "Connection") -> None:
-        """It is closed; called once."""
+        """It takes no more messages; called once."""
+        ...
+
+    def connection_ended(self, connection: "Connection") -> None:
+        """It is closed; nothing of it is left on the event loop."""
         ...
 
     def try_again(self, transaction: Transaction, result: Result) -> bool:
         """
-        A connection that was used before was dead before the upstream took any of the message.
+        The connection was dead before the upstream took any of the message.
 
         Returns:
             Whether the owner goes on with it; else the connection settles it with `result`.
@@ -170,6 +143,9 @@ class Connection(asyncio.Protocol):
         """Messages begun."""
         self.is_fresh = True
         """Whether it had no time to die unnoticed: it serves the first message at once."""
+        self.was_stillborn = False
+        """Whether the upstream closed it after the login, before it said anything more."""
+        self._has_answered = False
         self._loop = asyncio.get_running_loop()
         self.opened_at = self._loop.time()
         self.free_since = self.opened_at
@@ -275,6 +251,7 @@ class Connection(asyncio.Protocol):
         except NotSmtp:
             self.drop("does not answer as an SMTP server does")
             return
+        self._has_answered = True
         if len(replies) > self._due() or (self._reader.is_within_reply and not self._due()):
             self.retired = True
         for code, text in replies:
@@ -296,7 +273,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
         """See `asyncio.BaseProtocol`."""
+        is_open = self._phase is not _Phase.CLOSED
+        self.was_stillborn = is_open and self.is_fresh and not self._has_answered
         self._lose("closed the connection")
+        self._owner.connection_ended(self)
 
     # Replies.
 
@@ -426,7 +406,7 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         transaction = self._transaction
         introduction, self._introduction = self._introduction, None
-        reply = deferral("4.4.2", f"{self.session.endpoint.host} {why}")
+        reply = deferral("4.4.2", f"{self.session.endpoint.host} {why}", told=f"the upstream {why}")
         if phase is _Phase.ENVELOPE and introduction is not None and introduction.refusal:
             # The refusal is the answer, also when the peer hangs up after it.
             reply = introduction.refusal
@@ -439,8 +419,8 @@ class Connection(asyncio.Protocol):
             transaction.settle(self._result(reply, introduction, uncertain=uncertain))
 
     def _is_replaced(self, reply: Reply) -> bool:
-        """Whether the owner sends the message again, because this connection may be an old one."""
-        if self._transaction is None or self.is_fresh:
+        """Whether the owner sends the message again: the fault was the connection's alone."""
+        if self._transaction is None or (self.is_fresh and not self.was_stillborn):
             return False
         return self._owner.try_again(self._transaction, self._result(reply, None))
 

@@ -11,7 +11,8 @@ Promises
     The first endpoint that can be reached is used; one that failed is left alone for
     `Timeouts.endpoint_rest_s` while another one works.
     A dead upstream costs one attempt a second however many messages come, a refused login one in
-    `Timeouts.login_rest_s`; what comes meanwhile hears the reason.
+    `Timeouts.login_rest_s`; what comes meanwhile hears the reason. An upstream that closes sessions
+    right after the login is a dead one, from the second time on.
     "Too many concurrent connections" lowers the number of sessions, and it grows back slowly.
 
 Known fault: sessions at a second endpoint are used until they are renewed (`Timeouts.age_s`), also
@@ -28,13 +29,14 @@ from sesguard.core.credential import CredentialVersion
 from sesguard.core.endpoints import Endpoint
 from sesguard.core.routing import RoutingRule, smtp_password
 from sesguard.errors import Error, TemporaryFailure
-from sesguard.upstream.connection import Connection, Timeouts, Transaction
+from sesguard.upstream.connection import Connection, Transaction
 from sesguard.upstream.failures import deferral, reply_of
 from sesguard.upstream.handshake import Login, Session, open_session
 from sesguard.upstream.interface import Result
 from sesguard.upstream.line import Line
 from sesguard.upstream.replies import Outcome, Reply
 from sesguard.upstream.smtp import LoginRefused
+from sesguard.upstream.timeouts import Timeouts
 from sesguard.upstream.tls import tls_context
 from sesguard.upstream.transfer import PoolTransfer
 
@@ -85,11 +87,15 @@ class Lane:
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._leaving: set[Connection] = set()
+        """Sessions that end: the peer has yet to close its side."""
         self._opening: set[asyncio.Task[Session]] = set()
         self._line = Line()
         self._limit = float(max_connections)
         self._has_worked = False
         """Whether a session was opened since the last failure; until then one is tried."""
+        self._stillborn = 0
+        """Sessions in a row that ended before they were of use."""
         self._rests_until = 0.0
         self._fault: Result | None = None
         """Why no session could be opened at last."""
@@ -109,7 +115,7 @@ class Lane:
     @property
     def is_empty(self) -> bool:
         """Whether it has nothing left to do."""
-        return not (self._idle or self._busy or self._opening or self._line)
+        return not (self._idle or self._busy or self._leaving or self._opening or self._line)
 
     def use(self, version: CredentialVersion) -> None:
         """From here on messages begin with `version`."""
@@ -189,11 +195,15 @@ class Lane:
             transfer.settle(self._failure(_CLOSING))
         for connection in [*self._busy]:
             connection.drop("was given up, because the relay is shutting down")
+        for connection in self._leaving:
+            connection.session.transport.abort()
 
     # What its connections tell (`Owner`).
 
     def connection_free(self, connection: Connection) -> None:
         """See `Owner`."""
+        if not connection.is_fresh:
+            self._stillborn = 0
         worn = connection.messages >= self._max_messages
         worn = worn or self._loop.time() - connection.opened_at > self._timeouts.age_s
         if connection.retired or worn or self._retired:
@@ -209,13 +219,20 @@ class Lane:
 
     def connection_gone(self, connection: Connection) -> None:
         """See `Owner`."""
+        self._leaving.add(connection)
         self._busy.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if connection.was_throttled:
             self._lower_limit()
+        if connection.was_stillborn:
+            self._note_stillborn(connection)
         if self._line:
             self._loop.call_soon(self._serve)
+
+    def connection_ended(self, connection: Connection) -> None:
+        """See `Owner`."""
+        self._leaving.discard(connection)
 
     def try_again(self, transaction: Transaction, result: Result) -> bool:  # noqa: ARG002
         """See `Owner`."""
@@ -330,9 +347,13 @@ class Lane:
         self._serve()
 
     def _add_session(self, session: Session) -> None:
+        connection = Connection(session, self, self._timeouts)
+        if connection.is_closed:
+            # The handshake's protocol was told of it, when the handshake was over.
+            connection.connection_lost(None)
+            return
         self._has_worked = True
         self._fault = None
-        connection = Connection(session, self, self._timeouts)
         version = self._version
         assert version is not None
         connection.retired = (session.login.version, session.login.username) != (
@@ -341,6 +362,14 @@ class Lane:
         )
         self._busy.add(connection)
         self.connection_free(connection)
+
+    def _note_stillborn(self, connection: Connection) -> None:
+        self._stillborn += 1
+        if self._stillborn > 1:
+            host = connection.session.endpoint.host
+            self._note_failure(
+                TemporaryFailure("{host} closes each session after the login", host=host)
+            )
 
     def _note_failure(self, error: BaseException) -> None:
         if not isinstance(error, Error):

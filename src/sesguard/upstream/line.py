@@ -77,7 +77,7 @@ class Line:
         total = 0
         for app, queue in self._of.items():
             complete = sum(each.finished for each in queue)
-            total += complete + min(len(queue) - complete, room(app))
+            total += complete + min(len(queue) - complete, max(room(app), 0))
         return total
 
 

@@ -9,6 +9,7 @@ Promises
     and the writer of the message does not notice.
     A message gets a session when it is complete or large, and each app has its turn: see
     `sesguard.upstream.transfer` and `sesguard.upstream.line`.
+    After `close` nothing of ours is left on the event loop.
     `begin` raises nothing and tells nothing; a credential that cannot be had, an upstream that
     cannot be reached or trusted, a refused login: each is a `Result` with a 4xx reply.
 
@@ -27,17 +28,20 @@ from sesguard.core.envelope import Envelope
 from sesguard.core.interfaces import CredentialSource
 from sesguard.core.routing import RoutingRule, choose_rule, rule_named
 from sesguard.errors import Error
-from sesguard.upstream.connection import Timeouts
 from sesguard.upstream.failures import deferral, reply_of
 from sesguard.upstream.interface import Result, Transfer, TransferListener
 from sesguard.upstream.lane import MAX_MESSAGES, Destination, Lane
 from sesguard.upstream.replies import Reply
+from sesguard.upstream.timeouts import Timeouts
 from sesguard.upstream.transfer import PoolTransfer
 from sesguard.upstream.wire import find_unsayable
 
 __all__ = ["Destination", "Timeouts", "UpstreamPool"]
 
 TICK_S: Final = 1.0
+_POLL_S: Final = 0.01
+_LAST_S: Final = 0.5
+"""For what was broken off at the end to leave the event loop."""
 
 _CLOSED: Final = deferral("4.3.2", "the relay is shutting down")
 _DEFAULT_TIMEOUTS: Final = Timeouts()
@@ -141,16 +145,14 @@ class UpstreamPool:
     async def close(self, *, timeout_s: float) -> None:
         """See `Carrier`."""
         self._is_closed = True
-        deadline = self._loop.time() + timeout_s
         for transfer in [*self._coming]:
             transfer.cut(Result(_CLOSED, credential_id=transfer.credential_id))
         for lane in self._all_lanes():
             lane.cut_unfinished()
-        while not self._is_empty() and self._loop.time() < deadline:
-            self._close_idle_lanes()
-            await asyncio.sleep(min(0.02, timeout_s))
+        await self._wait_for_the_end(timeout_s)
         for lane in self._all_lanes():
             lane.stop()
+        await self._wait_for_the_end(_LAST_S)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,6 +179,8 @@ class UpstreamPool:
             credential_id = rule.credential_id
             version = self._source.current(credential_id)
         except Error as error:
+            # It may be given up before that, and a lane that it came from knows it no more.
+            transfer.wait_at(self)
             self._settle_soon(transfer, reply_of(error), credential_id)
             return
         lane = self._lanes.get(credential_id)
@@ -217,6 +221,9 @@ class UpstreamPool:
     def _is_empty(self) -> bool:
         return all(lane.is_empty for lane in self._all_lanes())
 
-    def _close_idle_lanes(self) -> None:
-        for lane in self._all_lanes():
-            lane.close_idle()
+    async def _wait_for_the_end(self, timeout_s: float) -> None:
+        deadline = self._loop.time() + timeout_s
+        while not self._is_empty() and self._loop.time() < deadline:
+            for lane in self._all_lanes():
+                lane.close_idle()
+            await asyncio.sleep(min(_POLL_S, timeout_s))

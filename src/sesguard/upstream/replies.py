@@ -6,7 +6,8 @@ the account is paused and that the message is rejected, so the text decides. One
 row that fits wins.
 
 Promises: a reply that is not understood is TEMPORARY, so that nobody bounces a mail because of it;
-the text of a `Reply` is one line of at most `MAX_TEXT` characters without control characters.
+the text of a `Reply` is one line of at most `MAX_TEXT` characters without control characters;
+what `text_for_apps` gives names no key and no ARN (IAM's refusals hold those of our user).
 
 Source: docs.aws.amazon.com/ses/latest/dg/troubleshoot-smtp.html.
 """
@@ -56,6 +57,8 @@ class Reply:
     outcome: Outcome
     message_id: str | None = None
     """The id that SES gave an accepted message; its events carry the same id."""
+    told: str | None = None
+    """What an app hears instead of the text, where that is about our side; None: the text."""
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}"
@@ -76,7 +79,17 @@ _TABLE: Final = (
 )
 _RULES: Final = tuple((re.compile(pattern, re.IGNORECASE), outcome) for pattern, outcome in _TABLE)
 _MESSAGE_ID: Final = re.compile(r"Ok <?([A-Za-z0-9][A-Za-z0-9._-]{7,199})>?", re.IGNORECASE)
+_NAME_OF_OURS: Final = re.compile(
+    r"\barn:aws[a-z-]*:[^\s'`\"<>,;()]+|\b(?:AKIA|ASIA|AIDA|AROA)[A-Z0-9]{12,}\b", re.IGNORECASE
+)
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f]+")
+
+
+def text_for_apps(reply: Reply) -> str:
+    """The text as an app may hear it; the whole of it is for logs."""
+    if reply.outcome is Outcome.ACCEPTED:
+        return reply.text
+    return _NAME_OF_OURS.sub("(not shown)", reply.text if reply.told is None else reply.told)
 
 
 def classify(code: int, text: str) -> Reply:

@@ -250,6 +250,41 @@ def test_drop_removes_for_good_after_asking(cli: Cli, fill: Fill, spool: Path) -
     connection.close()
 
 
+def test_drop_removes_all_of_one_app_after_asking(cli: Cli, fill: Fill, spool: Path) -> None:
+    """What waits and what is held, of that app only; off a terminal it wants --yes."""
+    fill(*[to("a@example.net")] * 2)
+    fill(to("a@example.net"), held="rate")
+    [other] = fill(to("a@example.net"), app="blog")
+    assert 2 == cli("queue", "drop", "--app", "shop").code
+    assert 2 == cli("queue", "drop", other, "--app", "shop", "--yes").code
+    assert 4 == len(listed(cli))
+    assert "3 messages are removed" in cli("queue", "drop", "--app", "shop", "--yes").err
+    assert [other] == [message["id"] for message in listed(cli)]
+
+
+def test_what_is_done_to_many_is_audited_with_its_count(cli: Cli, fill: Fill, host: Path) -> None:
+    """Release, flush and drop of an app, or of all."""
+    fill(*[to("a@example.net")] * 3, held="rate")
+    fill(to("a@example.net"), app="blog")
+    for arguments in (
+        ("release", "--app", "shop"),
+        ("flush",),
+        ("flush", "--app", "blog"),
+        ("drop", "--app", "shop", "--yes"),
+        ("release", "--all-held"),
+    ):
+        assert 0 == cli("queue", *arguments).code
+    [log] = host.rglob("audit.log")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [
+        ("queue-release", "shop", 3),
+        ("queue-flush", "*", 4),
+        ("queue-flush", "blog", 1),
+        ("queue-drop", "shop", 3),
+        ("queue-release", "*", 0),
+    ] == [(line["act"], line["app"], line["count"]) for line in lines if "count" in line]
+
+
 def test_what_is_being_sent_is_neither_dropped_nor_released(cli: Cli, spool: Path) -> None:
     """The daemon has it in its hands."""
 

@@ -134,6 +134,16 @@ def test_daemon_with_an_older_vault(cli: Cli, host: Path, daemon: StartDaemon) -
     assert "daemon: problem: the daemon works with an older vault: vault was changed" in result.out
 
 
+def test_daemon_whose_port_is_taken(cli: Cli, host: Path, daemon: StartDaemon) -> None:
+    """Apps that send there would hand their mail to somebody else."""
+    daemon(_answer(relay={"messages": {}, "not_listening": ["127.0.0.1:2525"]}))
+
+    result = cli("status")
+
+    assert 1 == result.code
+    assert "daemon: problem: the relay cannot listen on 127.0.0.1:2525" in result.out
+
+
 def test_vault_is_missing(cli: Cli, host: Path, daemon: StartDaemon) -> None:
     """A vault that is not there is a problem with its own hint; the credentials are still named."""
     daemon(_answer())

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from rigs.daemon import running_daemon
-from sesguard.config.schema import DaemonSettings, LookupSettings, Settings
+from sesguard.config.schema import DaemonSettings, LookupSettings, RelaySettings, Settings
 from sesguard.daemon.build import lookup_settings
 from sesguard.daemon.relay import LONGEST_STOP_S
 from sesguard.daemon.sockets import CONTROL, socket_path
 from sesguard.system.files import find_program
 
 UNITS = Path(__file__).parents[3] / "packaging" / "systemd"
-SOCKETS = sorted(UNITS.glob("*.socket"))
+RELAY_SOCKET = UNITS / "sesguardd-relay.socket"
+SOCKETS = sorted(path for path in UNITS.glob("*.socket") if path != RELAY_SOCKET)
 ROOM_S = 10
 """For closing the databases and the interpreter's end."""
 EXIM_ANSWER = b"^AKIA0000000000000001^first-password"
@@ -71,6 +72,25 @@ def test_a_socket_unit_names_a_socket_of_the_daemon(path: Path) -> None:
     assert str(socket_path(DaemonSettings().runtime_directory, name)) == unit["ListenStream"]
     assert "0660" == unit["SocketMode"]
     assert "sesguardd.service" == unit["Service"]
+
+
+def test_the_relay_unit_holds_the_addresses_of_the_settings() -> None:
+    """Those of the default, so that the daemon takes them; and it never gives them up."""
+    lines = RELAY_SOCKET.read_text().splitlines()
+    held = [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")]
+
+    assert list(RelaySettings().listen) == held
+    assert "Service=sesguardd.service" in lines
+    assert "TriggerLimitIntervalSec=0" in lines
+    assert not [line for line in lines if line.startswith(("ReusePort=", "Accept="))]
+
+
+def test_the_service_has_few_capabilities() -> None:
+    """To read, to give sockets away, to open a low port, to become another user."""
+    bounds = _unit("sesguardd.service")["Service"]["CapabilityBoundingSet"]
+
+    expected = "CHOWN DAC_READ_SEARCH NET_BIND_SERVICE SETGID SETUID"
+    assert [f"CAP_{name}" for name in expected.split()] == bounds.split()
 
 
 @pytest.mark.skipif(find_program("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -85,6 +85,23 @@ def test_a_bounce_says_what_was_not_delivered() -> None:
     } == one
 
 
+def test_nothing_of_ours_is_told() -> None:
+    """No ARN of the account and no reason that is about our side comes into a bounce."""
+    arn = "arn:aws:iam::123456789012:user/ses"
+    failures = {
+        "b@x.example": Reply(554, f"Access denied: User `{arn}' is not", Outcome.DENIED),
+        "c@x.example": Reply(451, "key AKIAX is refused", Outcome.AUTH_REFUSED, told="not now"),
+    }
+    envelope = _envelope(Recipient("b@x.example"), Recipient("c@x.example"))
+
+    text = _bounce(envelope, failures)
+
+    assert text is not None
+    assert b"123456789012" not in text
+    assert b"AKIAX" not in text
+    assert b"Diagnostic-Code: smtp; 451 not now" in text
+
+
 def test_old_mail_is_said_to_be_old() -> None:
     """Mail that was given up has the status of that, and the time it was tried."""
     later = classify(454, "Throttling failure: Daily message quota exceeded")

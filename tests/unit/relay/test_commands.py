@@ -67,7 +67,7 @@ def test_split_command(line: bytes, expected: tuple[bytes, bytes]) -> None:
         # Postfix
         (
             b"FROM:<a@b.example> SIZE=1 BODY=7BIT RET=HDRS ENVID=AB+2B1 SMTPUTF8",
-            MailCommand("a@b.example", 1, False, True, True, "AB+2B1"),
+            MailCommand("a@b.example", 1, False, True, "AB+2B1"),
         ),
         # Outlook and old scripts
         (b"From: <a@b.example>", MailCommand("a@b.example")),

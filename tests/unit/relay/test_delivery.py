@@ -33,13 +33,17 @@ REJECTED = replied(554, "Message rejected: it is not wanted")
 
 
 def test_a_message_is_delivered_at_once_and_leaves_the_queue(tmp_path: Path) -> None:
-    """As it came in, with its credential; event and ledger name it by both ids."""
+    """As it came in, with credential and app; event and ledger name it by both ids."""
 
     async def act(post: Post) -> str:
         reply = await store(post.intake)
         [event] = await post.settled(1)
         [carried] = post.carrier.carried
-        assert (BODY, "main") == (bytes(carried.data), carried.credential_id)
+        assert (BODY, "main", "shop") == (
+            bytes(carried.data),
+            carried.credential_id,
+            carried.app,
+        )
         assert (Ending.DELIVERED, 1, 1) == (event.outcome, event.recipients, event.attempts)
         assert (id_of(reply), "0100018f00000000-aaaa-000000") == (
             event.public_id,

@@ -119,6 +119,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert {row["state"]: (row["n"], row["b"]) for row in counted} == totals
 
     @invariant()
+    def shares_are_those_of_the_apps(self) -> None:
+        query = "SELECT app, bytes FROM shares WHERE bytes <> 0"
+        counted = "SELECT app, sum(size) AS bytes FROM messages GROUP BY app"
+        shares, sums = (self.run(self.post.rows(each)) for each in (query, counted))
+        assert [tuple(row) for row in sums] == [tuple(row) for row in shares]
+
+    @invariant()
     def nothing_is_taken_twice_without_a_doubt(self) -> None:
         for address, times in self.taken.items():
             assert times == 1 or address in self.doubtful, address

@@ -1,9 +1,15 @@
 """Delivery after crashes and beside other processes, who wakes it, and what it may not starve."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rigs.queue import (
     GREYLISTED,
@@ -21,8 +27,9 @@ from rigs.queue import (
 )
 from sesguard.relay.delivery import DeliveryEvent, DeliveryLimits, Ending
 from sesguard.relay.ledger import Ledger
+from sesguard.relay.queue_desk import QueueDesk
 from sesguard.relay.spool import Origin, ring
-from sesguard.relay.spool_table import PIECE_BYTES
+from sesguard.relay.spool_table import FILE_NAME, PIECE_BYTES
 
 
 def test_a_lost_answer_is_a_possible_duplicate(tmp_path: Path) -> None:
@@ -112,6 +119,38 @@ def test_an_orderly_stop_puts_back_what_was_not_finished(tmp_path: Path) -> None
         await post.until(lambda: post.carrier.carried)
         await post.close()
         assert post.carrier.carried[0].is_aborted
+
+    async def act(post: Post) -> None:
+        [event] = await post.settled(1)
+        assert (Ending.DELIVERED, False) == (event.outcome, event.possible_duplicate)
+
+    asyncio.run(stop())
+    with_post(tmp_path, act)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 5.0])
+def test_a_claim_that_is_on_its_way_at_a_stop_is_put_back(tmp_path: Path, timeout_s: float) -> None:
+    """Nothing of it is sent, and the next start takes none of it for a possible duplicate."""
+
+    async def stop() -> None:
+        post = open_post(tmp_path)
+        await post.quiet()
+        may_go = threading.Event()
+
+        def keep_busy(_connection: Any, some: Sequence[None]) -> list[None]:
+            assert may_go.wait(20)
+            return [None] * len(some)
+
+        post.intake.wake = lambda: None  # type: ignore[misc]
+        await store(post.intake)
+        post.spool.writer.put(keep_busy, None, lambda _value, _error: None)
+        post.deliverer.wake()
+        stop = asyncio.create_task(post.deliverer.stop(timeout_s=timeout_s))
+        await asyncio.sleep(0)
+        may_go.set()
+        await stop
+        assert [] == post.carrier.carried
+        await post.close()
 
     async def act(post: Post) -> None:
         [event] = await post.settled(1)
@@ -248,29 +287,45 @@ def test_a_database_that_cannot_be_written_stops_delivery_and_loses_nothing(
     with_post(directory, act, answers(None))
 
 
-def test_a_message_that_cannot_be_read_goes_back(tmp_path: Path) -> None:
-    """It is not sent in part; it is tried again after a while."""
+DAMAGES = {
+    "no first piece": "DELETE FROM bodies WHERE id % 2048 = 0",
+    "no later piece": "DELETE FROM bodies WHERE id % 2048 = 1",
+    "envelope": "UPDATE messages SET envelope = substr(envelope, 1, 30)",
+}
+
+
+def spoil(directory: Path, statement: str) -> None:
+    """Damage the messages of a queue that nobody uses."""
+    with contextlib.closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_message_that_cannot_be_read_is_held(tmp_path: Path, damage: str) -> None:
+    """It is reported once, not sent in part, and keeps no other from being sent."""
+
+    async def fill(post: Post) -> None:
+        await store(post.intake, b"x" * PIECE_BYTES * 3)
 
     async def act(post: Post) -> None:
-        spool = post.spool
-
-        def spoil(connection: Any, _some: object) -> list[None]:
-            connection.execute("DELETE FROM bodies WHERE id % 2048 = 1")
-            return [None]
-
-        await store(post.intake, b"x" * PIECE_BYTES * 3)
-        await spool.writer.call(spoil, None)
-        post.deliverer.start()
-        await post.until(lambda: post.carrier.carried and post.carrier.carried[0].is_aborted)
-        await post.quiet()
+        await store(post.intake, envelope=to("good@example.net"))
+        await post.settled(2)
+        for _ in range(3):
+            await post.pass_time(49 * HOUR)
+        endings = {event.outcome: event for event in post.events}
+        assert {Ending.HELD, Ending.DELIVERED} == set(endings)
+        assert 2 == len(post.events)
+        assert "a part of it cannot be read" == endings[Ending.HELD].reason
+        assert 1 == sum(carried.is_finished for carried in post.carrier.carried)
         [row] = await post.rows()
-        assert ("queued", 0, post.clock.at + 5) == (
-            row["state"],
-            row["attempts"],
-            row["next_attempt"],
-        )
+        assert ("held", "a part of it cannot be read") == (row["state"], row["hold_reason"])
 
-    with_post(tmp_path, act, starts=False)
+    with_post(tmp_path, fill, starts=False)
+    spoil(tmp_path, DAMAGES[damage])
+    with_post(tmp_path, act)
+    [entry] = QueueDesk(tmp_path).list_messages()
+    assert "a part of it cannot be read" == entry.hold_reason
 
 
 def test_mail_is_not_given_up_right_after_a_start(tmp_path: Path) -> None:
@@ -290,6 +345,53 @@ def test_mail_is_not_given_up_right_after_a_start(tmp_path: Path) -> None:
     with_post(tmp_path, receive, clock=clock, starts=False)
     clock.at += 72 * HOUR
     with_post(tmp_path, act, answers(GREYLISTED), clock=clock)
+
+
+@pytest.mark.parametrize("other", [Origin("web", 1002, "main"), Origin("shop", 1001, "second")])
+def test_who_waits_for_longest_is_next(tmp_path: Path, other: Origin) -> None:
+    """Also where one place at a time becomes free, and another app or credential has much mail."""
+
+    async def act() -> None:
+        post = open_post(
+            tmp_path, answers(accepted()), limits=DeliveryLimits(max_in_flight=1), starts=False
+        )
+        for number in range(10):
+            await store(post.intake, envelope=to(f"{number}@a.example"), origin=_of("main"))
+        for number in range(2):
+            await store(post.intake, envelope=to(f"{number}@b.example"), origin=other)
+        post.deliverer.start()
+        await post.settled(12)
+        expected = ["0@a.example", "0@b.example", "1@a.example", "1@b.example", "2@a.example"]
+        assert expected == post.ids()[:5]
+        await post.close()
+
+    asyncio.run(act())
+
+
+def test_a_suspended_app_with_much_mail_delays_no_other(tmp_path: Path) -> None:
+    """Its mail is not moved about meanwhile: at most one claim of it in half a minute."""
+    asked: list[str] = []
+
+    def may_send(app: str) -> bool:
+        asked.append(app)
+        return app != "shop"
+
+    async def act() -> None:
+        limits = DeliveryLimits(max_in_flight=2)
+        post = open_post(tmp_path, limits=limits, starts=False, may_send=may_send)
+        for _ in range(20):
+            await store(post.intake)
+        await store(post.intake, envelope=to("b@example.net"), origin=Origin("blog", 1, "main"))
+        post.deliverer.start()
+        await post.settled(1)
+        for _ in range(5):
+            await post.pass_time(5)
+        assert 1 <= asked.count("shop") <= 2
+        await post.pass_time(10)
+        assert 3 <= asked.count("shop") <= 4
+        await post.close()
+
+    asyncio.run(act())
 
 
 def _of(credential_id: str) -> Origin:

@@ -73,6 +73,36 @@ def test_refusal_costs_nothing(rates: RateTable) -> None:
     assert (Usage("minute", 5, 5.0), Usage("hour", 100, 5.0), Usage("day", 1000, 5.0)) == before
 
 
+def test_given_back(rates: RateTable) -> None:
+    """A message that nobody took is out of the hour and the day; the minute counts attempts."""
+    limits = app(5, 100, 1000)
+    rates.take(limits, 3, NOW)
+    rates.take(limits, 2, NOW)
+    rates.give_back(limits, 2, NOW)
+
+    assert [5.0, 3.0, 3.0] == [usage.used for usage in rates.usage(limits, NOW)]
+    rates.give_back(limits, 50, NOW)
+    assert [5.0, 0.0, 0.0] == [usage.used for usage in rates.usage(limits, NOW)]
+    assert 450 == code_of(rates.take(limits, 1, NOW))
+
+
+def test_given_back_after_a_while(rates: RateTable) -> None:
+    """What has drained since is not given back once more."""
+    limits = app(None, 60)
+    rates.take(limits, 10, NOW)
+    rates.take(limits, 30, NOW)
+    rates.give_back(limits, 30, NOW + 300)
+
+    assert [5.0] == [usage.used for usage in rates.usage(limits, NOW + 300)]
+
+
+def test_nothing_to_give_back_to(rates: RateTable, tmp_path: Path) -> None:
+    """Without a limit of an hour or a day there is no file, and a damaged one raises nothing."""
+    rates.give_back(app(5), 1, NOW)
+    assert [] == list(tmp_path.iterdir())
+    RateTable(tmp_path).give_back(app(5, 5), 1, NOW)
+
+
 @pytest.mark.parametrize(
     ("limits", "window"),
     [(app(10), "minute"), (app(100, 10), "hour"), (app(100, 100, 10), "day")],
@@ -137,17 +167,6 @@ def test_apps_do_not_share(rates: RateTable) -> None:
     rates.take(app(6), 6, NOW)
 
     assert rates.take(App("blog", rates=Rates(6)), 6, NOW) is None
-
-
-def test_clear(rates: RateTable, tmp_path: Path) -> None:
-    """A cleared app begins anew; there is nothing to clear where there is no file."""
-    rates.clear(app(6), NOW)
-    assert [] == list(tmp_path.iterdir())
-
-    rates.take(app(6), 6, NOW)
-    rates.clear(app(6), NOW)
-
-    assert rates.take(app(6), 6, NOW) is None
 
 
 def test_usage_makes_nothing(rates: RateTable, tmp_path: Path) -> None:

@@ -144,17 +144,6 @@ def test_suspend_one_of_a_table(registry: AppRegistry, admin: AppRegistry) -> No
     assert not registry.suspended("cpanel:bob")
 
 
-def test_suspension_that_ends(path: Path) -> None:
-    """A suspension with an end is over then, by itself."""
-    now = [1000.0]
-    registry = AppRegistry(path, clock=lambda: now[0])
-    registry.suspend("shop", until=1060.0)
-
-    assert registry.suspended("shop")
-    now[0] = 1060.0
-    assert not registry.suspended("shop")
-
-
 def test_suspension_keeps_tokens(registry: AppRegistry, admin: AppRegistry) -> None:
     """Suspending changes nothing about tokens."""
     token = admin.add_token("shop")

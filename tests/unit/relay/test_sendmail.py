@@ -331,6 +331,15 @@ def test_a_tcp_address_serves_as_well() -> None:
             assert ("127.0.0.1", port) == connection.getpeername()
 
 
+def test_no_port_is_tried_while_the_socket_of_the_relay_is_there(tmp_path: Path) -> None:
+    """While the relay is down another user may listen on its port: he does not get the mail."""
+    path = tmp_path / "relay.sock"
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        with pytest.raises(Exception, match="cannot be reached"):
+            connect((str(path), f"127.0.0.1:{listener.getsockname()[1]}"))
+
+
 def test_a_wrong_address_of_the_relay_is_wrong_use() -> None:
     """What is neither a path nor HOST:PORT is told as such."""
     Relay(Path("relay.sock")).run("a@x.example", code=64)

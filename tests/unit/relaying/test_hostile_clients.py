@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import ssl
 import time
 from pathlib import Path
 
@@ -114,6 +115,39 @@ def test_flood_of_commands_ends_the_session(
         client.say(flood)
         assert client.hear_end().splitlines()[-1].startswith(reply or b"421 4.")
     assert [] == impatient.inbox()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"PATCH / HTTP/1.1",
+        b"DELETE / HTTP/1.1",
+        b"TRACE / HTTP/1.0",
+        b"PRI * HTTP/2.0",
+        b"BREW /pot HTTP/1.1",
+        b"NOOP / HTTP/1.1",
+        b"EHLO / HTTP/1.1",
+    ],
+)
+def test_browser_is_hung_up_on_at_its_first_line(impatient: RunningRelay, line: bytes) -> None:
+    """Whatever verb a web page makes it say: what follows may be commands that the page wrote."""
+    with wire(impatient.host.tcp(), hello=None) as client:
+        client.say(line + b"\r\nHost: localhost\r\n\r\nEHLO a\r\n" + envelope())
+        assert [b"220", b"421"] == [reply[:3] for reply in client.hear_end().splitlines()]
+
+
+def test_client_that_begins_tls_is_hung_up_on(relay: RunningRelay) -> None:
+    """It hears no lines of errors that it would take for a broken handshake, and waits for none."""
+    context = ssl.create_default_context()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client_side = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client_side.do_handshake()
+    with wire(relay.host.tcp(), hello=None) as client:
+        client.say(outgoing.read())
+        heard = client.hear_end()
+        assert heard.startswith(b"220 ")
+        assert 1 == heard.count(b"\r\n")
 
 
 def test_twenty_errors_are_too_many(relay: RunningRelay) -> None:

@@ -240,7 +240,7 @@ def test_recipient_that_ses_refused_is_refused_at_the_next_try(passing: RunningR
 
 
 def test_dsn_parameters_are_taken_where_they_are_offered(spooling: RunningRelay) -> None:
-    """A queue of our own can keep what RET, ENVID and NOTIFY ask for."""
+    """A queue of our own can keep what ENVID and NOTIFY ask for, and RET is understood."""
     with wire(spooling.host.tcp()) as client:
         client.say(
             b"MAIL FROM:<app@example.com> RET=HDRS ENVID=abc\r\n"

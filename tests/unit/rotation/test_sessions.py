@@ -4,10 +4,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-import pytest
-
-from sesguard.rotation.sessions import SES_PORTS, _is_local, sessions_to
-from sesguard.system.connections import Connection
+from sesguard.rotation.sessions import SES_PORTS, sessions_to
 
 
 def listening(port: int) -> socket.socket:
@@ -43,12 +40,3 @@ def test_a_session_with_the_configured_port_counts_wherever_it_leads() -> None:
     """A tunnel to SES may listen there."""
     with local_session(0) as server:
         assert server in remotes(server[1])
-
-
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [("127.0.0.9", True), ("::1", True), ("203.0.113.7", False), ("2001:db8::1", False)],
-)
-def test_what_is_local(host: str, local: bool) -> None:
-    """Any loopback address, and no other."""
-    assert local is _is_local(Connection(("192.0.2.1", 40000), (host, 587), 1))

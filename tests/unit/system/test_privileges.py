@@ -4,6 +4,8 @@ import ctypes
 import os
 import pwd
 import resource
+import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from sesguard.system.privileges import (
     _PR_SET_DUMPABLE,
     User,
     _prctl,
+    acting_as_owner,
     current_user,
     drop_rights,
     find_user,
@@ -87,6 +90,50 @@ def test_dropped_rights_cannot_be_taken_back() -> None:
 
     uids, gids = (NOBODY,) * 3, (NOBODY_USER.gid,) * 3
     assert f"({uids}, {gids}, [], {{0}})" == in_child(act)
+
+
+@AS_ROOT
+def test_the_right_to_low_ports_may_be_kept_and_nothing_else() -> None:
+    """One capability, that no program we start inherits; the way back is closed as ever."""
+
+    def act() -> object:
+        drop_rights(NOBODY_USER, keep_low_ports=True)
+        with pytest.raises(PermissionError):
+            os.setuid(0)
+        with pytest.raises(PermissionError):
+            os.chown("/etc/passwd", 0, 0)
+        with socket.socket() as listener:
+            listener.bind(("127.0.3.1", 1))
+        return _capabilities()
+
+    kept = 1 << 10
+    expected = {"CapInh": 0, "CapPrm": kept, "CapEff": kept, "CapAmb": 0}
+    assert str(expected) == in_child(act)
+
+
+@AS_ROOT
+def test_a_right_that_root_does_not_have_is_not_kept() -> None:
+    """Such as within a unit that bounds its capabilities: that is no fault."""
+
+    def act() -> object:
+        libc = ctypes.CDLL(None)
+        # Effective and permitted: CAP_SETGID and CAP_SETUID alone.
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        assert 0 == libc.capset(header, (ctypes.c_uint32 * 6)(0xC0, 0xC0, 0, 0, 0, 0))
+        drop_rights(NOBODY_USER, keep_low_ports=True)
+        return _capabilities()
+
+    expected = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapAmb"), 0)
+    assert str(expected) == in_child(act)
+
+
+def _capabilities() -> dict[str, int]:
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return {
+        name.rstrip(":"): int(value, 16)
+        for name, value, *_ in (line for line in lines if len(line) == 2)
+        if name.startswith("Cap") and name != "CapBnd:"
+    }
 
 
 @AS_ROOT
@@ -187,3 +234,29 @@ def test_a_kernel_that_refuses_is_a_fault() -> None:
 
     with pytest.raises(SystemFault, match=r"prctl\(4\) failed: Invalid argument"):
         privileges._prctl(4, 99)
+
+
+@AS_ROOT
+def test_root_makes_files_as_the_owner_of_another_and_is_root_again() -> None:
+    """Also when the block fails; for root's own file it stays root."""
+
+    def fail(directory: Path) -> None:
+        with acting_as_owner(directory / "theirs"):
+            (directory / "new").touch()
+            assert [] == os.getgroups()
+            raise KeyError
+
+    before = (os.geteuid(), os.getegid(), os.getgroups())
+    # The directories above tmp_path are root's alone.
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o777)
+        (directory / "theirs").touch()
+        os.chown(directory / "theirs", NOBODY, NOBODY_USER.gid)
+        with pytest.raises(KeyError):
+            fail(directory)
+        assert before == (os.geteuid(), os.getegid(), os.getgroups())
+        with acting_as_owner(directory):
+            assert is_root()
+        made = (directory / "new").stat()
+    assert (NOBODY, NOBODY_USER.gid) == (made.st_uid, made.st_gid)

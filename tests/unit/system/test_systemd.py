@@ -57,34 +57,38 @@ def _passed(names: str | None, *, count: str | None = None) -> str:
         if names is not None:
             environment["LISTEN_FDNAMES"] = names
         found = inherited_sockets(environment)
-        return {
-            name: (ports[item.getsockname()[1]], item.get_inheritable())
-            for name, item in found.items()
-        }
+        return [
+            (name, ports[item.getsockname()[1]], item.get_inheritable()) for name, item in found
+        ]
 
     return in_child(act)
 
 
 def test_passed_sockets_have_their_names() -> None:
     """And are not handed on to programs that we start."""
-    assert "{'exim': (0, False), 'postfix': (1, False)}" == _passed("exim:postfix")
+    assert "[('exim', 0, False), ('postfix', 1, False)]" == _passed("exim:postfix")
+
+
+def test_sockets_of_one_unit_share_its_name() -> None:
+    """None of them is lost."""
+    assert "[('relay', 0, False), ('relay', 1, False)]" == _passed("relay:relay")
 
 
 def test_passed_sockets_without_names_are_numbered() -> None:
     """All of them, or those that the names do not reach."""
-    assert "{'exim': (0, False), 'unknown-1': (1, False)}" == _passed("exim")
+    assert "[('exim', 0, False), ('unknown-1', 1, False)]" == _passed("exim")
 
 
 @pytest.mark.parametrize("environment", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}])
 def test_sockets_for_another_process_are_not_touched(environment: dict[str, str]) -> None:
     """The variables may be left over from a parent."""
-    assert {} == inherited_sockets(environment)
+    assert [] == inherited_sockets(environment)
 
 
 def test_variables_that_do_not_fit_are_an_error() -> None:
     """A count that is no number, or a descriptor that is no socket."""
     mine = {"LISTEN_PID": str(os.getpid())}
-    assert {} == inherited_sockets(mine)
+    assert [] == inherited_sockets(mine)
     with pytest.raises(ValueError, match="invalid literal for int"):
         inherited_sockets({**mine, "LISTEN_FDS": "two"})
     assert _passed("a:b", count="500").startswith("OSError: ")

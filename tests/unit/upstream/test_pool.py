@@ -147,7 +147,6 @@ def test_the_envelope_says_only_what_was_offered(
                 "josé@exämple.net",
                 eight_bit=True,
                 utf8=True,
-                headers_only=True,
                 envelope_id="x",
             )
             await send(pool, "jose@exämple.net", eight_bit=True)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sesguard.upstream.replies import MAX_TEXT, Outcome, classify
+from sesguard.upstream.replies import MAX_TEXT, Outcome, classify, text_for_apps
 
 DOCUMENTED = [
     (235, "Authentication successful", Outcome.ACCEPTED),
@@ -82,3 +82,28 @@ def test_reply_reads_as_smtp() -> None:
         str(classify(535, "Authentication\nCredentials Invalid"))
         == "535 Authentication Credentials Invalid"
     )
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        "arn:aws:iam::123456789012:user/ses-smtp-user",
+        "arn:aws-us-gov:ses:us-gov-west-1:123456789012:identity/a@example.com",
+        "AKIAIOSFODNN7EXAMPLE",
+    ],
+)
+def test_apps_hear_no_names_of_ours(ours: str) -> None:
+    """ARNs and key ids are taken out of what SES says; the rest is told as it is."""
+    reply = classify(554, f"Access denied: User `{ours}' may not send as a@example.com, {ours}.")
+
+    assert ours in reply.text
+    assert (
+        "Access denied: User `(not shown)' may not send as a@example.com, (not shown)"
+    ) == text_for_apps(reply).rstrip(".")
+
+
+def test_the_id_of_a_message_is_told_whole() -> None:
+    """Whatever it looks like, it is what the app finds its message by."""
+    text = "Ok 0100018f5a2b3c4d-AKIA012345678901-000000"
+
+    assert text == text_for_apps(classify(250, text))
