@@ -114,7 +114,7 @@ def test_one_line_end_is_not_part_of_it(tmp_path: Path, content: bytes, expected
 
 def test_missing_file_does_not_fall_back(tmp_path: Path) -> None:
     """A file that is named and not there is an error, not a question."""
-    with pytest.raises(SystemFault, match="No such file"):
+    with pytest.raises(KeyProviderLocked, match=r"there is no file .*/none with the PIN"):
         Unlocking("PIN", tmp_path / "none", CREDENTIAL, typed).find()
 
 

@@ -9,6 +9,7 @@ the same places. Until the change is finished both files may be there: `Unlockin
 what is in either, and `Unlocking.promote_next` makes the new one the only one.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,13 @@ class Unlocking:
 
     def _find(self, *, new: bool) -> Secret | None:
         if self.file is not None:
+            if not os.path.lexists(self.file):
+                raise KeyProviderLocked(
+                    "the vault key is locked: there is no file {path} with the {what}",
+                    hint="put the file in its place; the service is then started again by systemd",
+                    path=self.file,
+                    what=self.what,
+                )
             require_private(self.file)
             return _secret(read_file(self.file, max_bytes=_MAX_BYTES).content)
         content = service_credential(self.credential)
