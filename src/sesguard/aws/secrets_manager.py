@@ -74,20 +74,16 @@ class ManagedSecret:
             answer.get("DeletedDate") is not None,
         )
 
-    def create(self, token: str, value: Secret, description: str) -> None:
-        """
-        Make the secret, under its name, with a first version, which is current. May be repeated.
-
-        Raises:
-            AwsPermanent: There is such a secret (``ResourceExistsException``).
-        """
-        with aws_errors("secretsmanager:CreateSecret"):
-            self._session.secretsmanager.create_secret(
-                Name=self.secret_id,
-                ClientRequestToken=token,
-                SecretString=value.reveal(),
-                Description=description,
-            )
+    def ensure_exists(self, description: str) -> None:
+        """Make the secret, under its name and without a version, if there is none."""
+        try:
+            with aws_errors("secretsmanager:CreateSecret"):
+                self._session.secretsmanager.create_secret(
+                    Name=self.secret_id, Description=description
+                )
+        except AwsPermanent as error:
+            if error.parameters["code"] != "ResourceExistsException":
+                raise
 
     def read(self, *, stage: str, version_id: str | None = None) -> Secret | None:
         """
@@ -126,6 +122,8 @@ class ManagedSecret:
     def put_pending(self, token: str, value: Secret) -> None:
         """
         Give the version `token` its value, and make it the pending one. May be repeated.
+
+        The first version of a secret becomes the current one as well.
 
         Raises:
             AwsPermanent: The version has another value already (``ResourceExistsException``).
