@@ -147,16 +147,29 @@ class KeyProviderContract:
         assert [data_key] * 2 == [provider.unwrap(each, CONTEXT) for each in (wrapped, by_next)]
         assert [data_key] * 2 == [fresh.unwrap(each, CONTEXT) for each in (wrapped, by_next)]
 
-    def test_preparing_again_takes_the_same_key(
+    def test_preparing_again_takes_a_key_that_is_in_use(
         self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes
     ) -> None:
-        """An interrupted change goes on with the key that it made."""
-        provider.prepare_next()
+        """An interrupted change goes on with the key that it made, once the vault is under it."""
+        assert provider.prepare_next()
         by_next = provider.wrap(data_key, CONTEXT)
-        fresh.prepare_next()
+        assert not fresh.prepare_next(by_next)
         fresh.promote_next()
 
         assert data_key == fresh.unwrap(by_next, CONTEXT)
+
+    def test_next_key_that_nothing_uses_is_replaced(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes, wrapped: bytes
+    ) -> None:
+        """A key of a change that was given up, which may have leaked since, is never taken."""
+        provider.prepare_next()
+        given_up = provider.wrap(data_key, CONTEXT)
+        assert fresh.prepare_next(wrapped)
+        assert data_key == fresh.unwrap(wrapped, CONTEXT)
+        fresh.promote_next()
+
+        with pytest.raises(WrongKey):
+            fresh.unwrap(given_up, CONTEXT)
 
     def test_old_key_is_gone_after_the_change(
         self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes, wrapped: bytes

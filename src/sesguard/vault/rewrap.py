@@ -3,7 +3,8 @@ Moving the vault to a new key, of the same key provider or of another one.
 
 In this order, with the vault's lock held:
 
-    1. the target makes its next key (`KeyProvider.prepare_next`)
+    1. the target makes its next key (`KeyProvider.prepare_next`); one that is there is taken only
+       if the vault is under it already
     2. the mark is brought up to date, and the coming mark is written beside it
     3. the vault is committed as the next generation, with a new manifest key and new data keys,
        all wrapped by the target's next key: one rename, from which on the target opens the vault
@@ -15,6 +16,8 @@ Promises
     Before the rename of step 3 nothing is changed but for a next key that nothing uses yet.
     Killed at any moment, the vault opens with exactly one of the two providers, and doing it again
     finishes it: everything is sealed anew once more, also what was sealed meanwhile.
+    A new key of the same provider is one that this call made. Where it had to finish an interrupted
+    change first, whose key may be of any age, it makes another one after it.
     At the end the old key is needed for nothing but old backups.
     The settings are not touched: they follow last (`sesguard.config.key_provider`).
 
@@ -58,8 +61,22 @@ def rewrap(
         VaultError: As the module docstring says.
         SystemFault: Likewise.
     """
-    present, _ = VaultReader(files, _opener(files, source, target)).load()
-    target.prepare_next()
+    new, is_new_key = _change(files, source, target, follow)
+    if source is target and not is_new_key:
+        new, _ = _change(files, source, target, follow)
+    return new
+
+
+def _change(
+    files: VaultFiles,
+    source: KeyProvider,
+    target: KeyProvider,
+    follow: Callable[[Sealer], None],
+) -> tuple[Generation, bool]:
+    """The steps of the module docstring; the new generation, and whether its key is a new one."""
+    opener = _opener(files, source, target)
+    present, _ = VaultReader(files, opener).load()
+    is_new_key = target.prepare_next(present.manifest.manifest_key if opener is target else b"")
     new = present.resealed(target)
     # A provider that does not give back what it wrapped is found out while nothing is changed.
     open_generation(new.encode(), files.current, target)
@@ -75,7 +92,7 @@ def rewrap(
         target.promote_next()
     except Error as error:
         raise unfinished(target.name, error) from error
-    return new
+    return new, is_new_key
 
 
 def unfinished(target: str, problem: Error) -> VaultError:

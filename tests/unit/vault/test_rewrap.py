@@ -338,3 +338,33 @@ def test_reader_beside_changes_of_the_key_sees_no_damage(host: SealedHost) -> No
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert sorted(generations) == generations
     assert 24 == host.vault().read().generation
+
+
+@pytest.mark.parametrize("target", ["keyfile", "masked"])
+def test_key_of_a_change_that_was_given_up_is_not_used(host: SealedHost, target: str) -> None:
+    """A next key that lay around, and may have leaked, never becomes the key of the vault."""
+    host.kinds[target](host.directory).prepare_next()
+    key = host.directory / target / "vault.key"
+    given_up = key.with_name("vault.key.next").read_bytes()
+
+    host.rewrap(target)
+
+    assert given_up != key.read_bytes()
+    assert not key.with_name("vault.key.next").exists()
+
+
+def test_new_key_of_a_finished_change_is_of_the_second_run(host: SealedHost) -> None:
+    """A change that was left unfinished, for months perhaps, is finished; then the key is new."""
+    key, point = host.directory / "keyfile" / "vault.key", 0
+    before = (host.directory / "vault" / "vault").read_bytes()
+    while before == (host.directory / "vault" / "vault").read_bytes():
+        point += 1
+        assert killed_at(lambda: host.rewrap("keyfile"), point)
+    of_first_run = key.with_name("vault.key.next").read_bytes()
+    expected, entries = host.vault().read(), host.entries()
+
+    host.rewrap("keyfile")
+
+    assert of_first_run != key.read_bytes()
+    assert expected.credentials == host.vault().read().credentials
+    assert entries == host.entries()

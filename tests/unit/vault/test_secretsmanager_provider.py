@@ -299,19 +299,20 @@ class TestChange:
         with pytest.raises(WrongKey):
             make().unwrap(wrapped, CONTEXT)
 
-    def test_foreign_pending_version_is_refused(
+    def test_foreign_pending_version_is_replaced(
         self, secrets: Any, make: Make, wrapped: bytes
     ) -> None:
-        """It is not taken for the next key, and stops nobody; the hint names the stage."""
+        """It is not taken for the next key, and stops nobody, a change neither."""
         secrets.put_secret_value(
             SecretId=NAME, SecretString="hunter2", VersionStages=["AWSPENDING"]
         )
 
-        text = failure(KeyProviderUnavailable, make().prepare_next)
-
-        assert "take the stage AWSPENDING away" in text
-        assert "hunter2" not in text
         assert bytes(32) == make().unwrap(wrapped, CONTEXT)
+        provider = make()
+        assert provider.prepare_next(wrapped)
+        assert bytes(32) == provider.unwrap(wrapped, CONTEXT)
+        provider.promote_next()
+        assert [["AWSCURRENT"]] == stages(secrets)
 
     def test_another_host_is_locked_out_by_a_change(self, make: Make, wrapped: bytes) -> None:
         """Which is why each vault needs a secret of its own: said, not silent."""

@@ -65,12 +65,19 @@ class KeyProvider(Protocol):
         """
         ...
 
-    def prepare_next(self) -> None:
+    def prepare_next(self, in_use: bytes = b"") -> bool:
         """
         Make a new key beside the one there is, and wrap with it from now on.
 
-        One that an interrupted change made is taken. What the key before it wrapped can be
-        unwrapped as well, here and after the next `load`.
+        What the key before it wrapped can be unwrapped as well, here and after the next `load`.
+        A next key that is there already is taken if it wrapped `in_use`. Any other is replaced: it
+        is of a change that was given up, and nobody knows who has read it since.
+
+        Args:
+            in_use: The vault's manifest key as this provider wrapped it; empty if it did not.
+
+        Returns:
+            Whether the key is a new one.
 
         Raises:
             KeyProviderError: It cannot be made.

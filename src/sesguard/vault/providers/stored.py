@@ -74,6 +74,8 @@ class StoredKeyProvider(ABC):
         """Key id to vault key, once they were fetched."""
         self._wraps_with = b""
         """Id of the key that wraps."""
+        self._next = b""
+        """Id of the key that was found in `Slot.NEXT`."""
 
     # What a subclass gives.
 
@@ -139,23 +141,27 @@ class StoredKeyProvider(ABC):
             else:
                 self._keys[_key_id(key)] = key
                 self._wraps_with = self._wraps_with or _key_id(key)
+                if slot is Slot.NEXT:
+                    self._next = _key_id(key)
 
-    def prepare_next(self) -> None:
+    def prepare_next(self, in_use: bytes = b"") -> bool:
         """Make the next vault key and wrap with it from now on; see `KeyProvider`."""
         if any(self._exists(slot) for slot in Slot):
             self.load()
-        if not self._exists(Slot.NEXT):
+        is_new = not in_use or _id_in(in_use) != self._next
+        if is_new:
             self._store(Slot.NEXT, cipher.new_key())
         key = self._fetch(Slot.NEXT)
-        self._wraps_with = _key_id(key)
+        self._wraps_with = self._next = _key_id(key)
         self._keys[self._wraps_with] = key
+        return is_new
 
     def promote_next(self) -> None:
         """Make the next vault key the only one; see `KeyProvider`."""
         if self._exists(Slot.NEXT):
             self._promote()
         self._keys.clear()
-        self._wraps_with = b""
+        self._wraps_with = self._next = b""
         self.load()
 
     def wrap(self, data_key: bytes, context: Mapping[str, str]) -> bytes:
@@ -172,7 +178,7 @@ class StoredKeyProvider(ABC):
         header = wrapped[:_HEADER_BYTES]
         if len(wrapped) != _WRAPPED_BYTES or not header.startswith(_FORMAT):
             raise VaultTampered("a wrapped data key does not have the form of one")
-        key = self._keys.get(header[len(_FORMAT) :])
+        key = self._keys.get(_id_in(wrapped))
         if key is None:
             raise WrongKey(
                 "the data key was not wrapped by the key in {place}",
@@ -242,6 +248,10 @@ class FileKeyProvider(StoredKeyProvider):
     def _promote(self) -> None:
         keep_copy(self._paths[Slot.NEXT], self._paths[Slot.CURRENT])
         remove_file(self._paths[Slot.NEXT])
+
+
+def _id_in(wrapped: bytes) -> bytes:
+    return wrapped[len(_FORMAT) : _HEADER_BYTES]
 
 
 def _key_id(key: bytes) -> bytes:
