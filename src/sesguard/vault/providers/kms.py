@@ -16,8 +16,8 @@ ciphertext fits into no other file, and a policy of IAM can let a host decrypt i
 Decrypt is always asked for with the key of the settings, never with the one that the file names,
 and the ARN in its answer has to be the one in the file; of a multi-Region key the replicas are the
 same key. So an alias that is moved to another KMS key, or another key in the settings, is
-`WrongKey`. To go to another KMS key, move the vault key to another provider, change the settings,
-and move it back. That KMS rotates the key's material changes nothing.
+`WrongKey`. To go to another KMS key, move the vault key to another provider, remove the file,
+change the settings, and move it back. That KMS rotates the key's material changes nothing.
 
 Calls are given up within 45 s where nobody answers (`sesguard.aws.session.START`).
 
@@ -127,7 +127,7 @@ class KmsProvider(FileKeyProvider):
         return WrongKey(
             "{path} was made with another KMS key than {key}",
             hint="set vault.kms.key_id to the ARN in the first line of {path}; to change the KMS"
-            " key, move the vault key to another key provider in between",
+            " key, move the vault key to another key provider, remove {path}, and move it back",
             path=self.place,
             key=self._key_id,
         )

@@ -111,8 +111,7 @@ class SecretsManagerProvider(StoredKeyProvider):
         if len(key) != cipher.KEY_BYTES:
             raise KeyProviderUnavailable(
                 "the version {stage} of the secret {place} is no vault key",
-                hint="put the key back from its backup; if that version is not yours, take the"
-                " stage {stage} away from it",
+                hint="put the key back from its backup",
                 stage=_STAGES[slot],
                 place=self.place,
             )
