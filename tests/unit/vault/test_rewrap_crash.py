@@ -83,3 +83,4 @@ def _require_moved(host: SealedHost, source: str, target: str) -> None:
         path.name for path in (host.directory / "vault").iterdir()
     }
     assert not list(host.directory.rglob("*.next"))
+    assert not list((host.directory / target).rglob("*-tmp-*")), "a hidden copy of a key"

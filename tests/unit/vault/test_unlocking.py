@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rigs.crash import killed_at
 from sesguard.core.secret import Secret
 from sesguard.errors import KeyProviderLocked, SystemFault
 from sesguard.vault.providers.unlocking import Unlocking, nobody
@@ -162,6 +163,19 @@ def test_new_one_becomes_the_only_one(tmp_path: Path) -> None:
     assert ["file"] == os.listdir(tmp_path)
     assert b"new" == file.read_bytes()
     assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+
+
+def test_killed_promotion_leaves_no_second_name_in_the_end(tmp_path: Path) -> None:
+    """What a kill left beside the file is gone after the next promotion."""
+    file = private(tmp_path / "file", b"present")
+    private(tmp_path / "file.next", b"new")
+    unlocking = Unlocking("PIN", file, CREDENTIAL)
+    assert killed_at(unlocking.promote_next, 2)
+    assert 3 == len(os.listdir(tmp_path))
+
+    unlocking.promote_next()
+
+    assert ["file"] == os.listdir(tmp_path)
 
 
 def test_without_a_file_nothing_is_promoted() -> None:

@@ -39,6 +39,7 @@ from sesguard.system.files import (
     keep_copy,
     read_file,
     remove_file,
+    remove_stale_temporaries,
     require_private,
     write_atomic,
 )
@@ -243,11 +244,18 @@ class FileKeyProvider(StoredKeyProvider):
         path = self._paths[slot]
         if not path.parent.is_dir():
             ensure_directory(path.parent, mode=0o755)
+        self._remove_leftovers()
         write_atomic(path, self._protect(key), mode=0o600)
 
     def _promote(self) -> None:
         keep_copy(self._paths[Slot.NEXT], self._paths[Slot.CURRENT])
         remove_file(self._paths[Slot.NEXT])
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """What a killed process was about to rename: a hidden copy of a key, which would stay."""
+        path = self._paths[Slot.CURRENT]
+        remove_stale_temporaries(path.parent, f"{path.name}.")
 
 
 def _id_in(wrapped: bytes) -> bytes:

@@ -23,6 +23,7 @@ from sesguard.system.files import (
     read_file,
     read_if_exists,
     remove_file,
+    remove_stale_temporaries,
     require_private,
 )
 
@@ -123,6 +124,8 @@ class Unlocking:
         if self.file:
             keep_copy(_next(self.file), self.file)
             remove_file(_next(self.file))
+            # A second name that a killed process had given to it would keep it on the disk.
+            remove_stale_temporaries(self.file.parent, f"{self.file.name}.")
 
     def _find(self, *, new: bool) -> Secret | None:
         if self.file is not None:
