@@ -262,7 +262,7 @@ class TestChange:
             assert bytes(32) == make().unwrap(wrapped, CONTEXT)
 
         again = make()
-        again.prepare_next()
+        again.prepare_next(wrapped or b"")
         if wrapped is not None:
             assert bytes(32) == again.unwrap(wrapped, CONTEXT)
         wrapped = again.wrap(bytes(32), CONTEXT)

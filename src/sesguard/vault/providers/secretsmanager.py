@@ -98,11 +98,7 @@ class SecretsManagerProvider(StoredKeyProvider):
 
     def _exists(self, slot: Slot) -> bool:
         facts = self._facts()
-        if facts is None:
-            return False
-        current, version = facts.version_in(CURRENT), facts.version_in(_STAGES[slot])
-        # The first version has both stages, and so has a promoted one whose change was cut short.
-        return version is not None and (slot is Slot.CURRENT or version != current)
+        return facts is not None and facts.version_in(_STAGES[slot]) is not None
 
     def _fetch(self, slot: Slot) -> bytes:
         with aws_refusals(self.place):
@@ -131,10 +127,12 @@ class SecretsManagerProvider(StoredKeyProvider):
 
     def _promote(self) -> None:
         facts = self._facts()
+        current = facts.version_in(CURRENT) if facts else None
         following = facts.version_in(PENDING) if facts else None
-        if facts and following:
+        # They are the same in a secret's first version, and where an earlier promotion got so far.
+        if following and following != current:
             with aws_refusals(self.place):
-                self._secret().move_current(to=following, away_from=facts.version_in(CURRENT))
+                self._secret().move_current(to=following, away_from=current)
 
     def _remove_stages(self) -> None:
         facts = self._facts()
