@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from sesguard.cli.credential_rewrap_change import KeyChange
 from sesguard.config.schema import Settings, VaultSettings
@@ -71,6 +71,8 @@ class SealedHost:
 
     directory: Path
     kinds: Kinds = field(default_factory=lambda: KINDS)
+    copy_elsewhere: Callable[[Path, Path], None] = lambda _directory, _copy: None
+    """Copies keys that do not lie below the directory."""
 
     @property
     def config(self) -> Path:
@@ -137,6 +139,7 @@ class SealedHost:
     def copied(self, directory: Path) -> "SealedHost":
         """The same host once more, to do the same thing to each anew."""
         shutil.copytree(self.directory, directory)
+        self.copy_elsewhere(self.directory, directory)
         return replace(self, directory=directory)
 
     def forget(self, kind: str) -> None:
@@ -145,10 +148,12 @@ class SealedHost:
             path.unlink()
 
 
-def sealed_host(directory: Path, kind: str, rotate: Change, kinds: Kinds = KINDS) -> SealedHost:
+def sealed_host(
+    directory: Path, kind: str, rotate: Change, kinds: Kinds = KINDS, **options: Any
+) -> SealedHost:
     """A host whose vault has three versions, generation 4, with a run in the journal."""
     directory.mkdir()
-    host = SealedHost(directory, kinds)
+    host = SealedHost(directory, kinds, **options)
     host.config.write_text(SETTINGS.format(kind))
     vault = host.vault()
     vault.provider.ensure_key()

@@ -4,13 +4,17 @@ A change of the key between every ordered pair of the key providers, killed at e
 `test_rewrap_crash` does the same more closely with two simple kinds of files.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
+from rigs.aws_keys import as_root
 from rigs.crash import killed_at, points_before_writes, points_of
 from rigs.key_providers import SETTINGS, Kinds, SealedHost, sealed_host
+from rigs.sandbox import SandboxRig, running_sandbox
 from rigs.softhsm import MODULE, PIN, TOKEN, SoftHsm
 from sesguard.core.credential import Credential
 from sesguard.errors import VaultError
@@ -19,14 +23,17 @@ from sesguard.system.privileges import is_root
 from sesguard.vault import cipher
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.keyfile import KeyfileProvider
+from sesguard.vault.providers.kms import KmsProvider
 from sesguard.vault.providers.passphrase import PassphraseProvider
 from sesguard.vault.providers.pkcs11 import Pkcs11Provider
+from sesguard.vault.providers.secretsmanager import SecretsManagerProvider
 from sesguard.vault.providers.systemd import SystemdProvider
 from sesguard.vault.providers.unlocking import Unlocking
 
 Change = Callable[[Credential], Credential]
 
-NAMES = ("keyfile", "passphrase", "systemd", "pkcs11")
+NAMES = ("keyfile", "passphrase", "systemd", "kms", "secretsmanager", "pkcs11")
+CHANGES_AT_AWS = ("CreateSecret", "PutSecretValue", "UpdateSecretVersionStage")
 PAIRS = [(source, target) for source in NAMES for target in NAMES]
 LACKING = {
     "systemd": not (is_root() and find_program("systemd-creds")),
@@ -50,8 +57,18 @@ def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm | None]:
 
 
 @pytest.fixture(scope="module")
-def kinds(hsm: SoftHsm | None) -> Iterator[Kinds]:
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
+    """AWS, with a secret for each host."""
+    with running_sandbox(tmp_path_factory.mktemp("aws")) as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def kinds(hsm: SoftHsm | None, aws: SandboxRig) -> Iterator[Kinds]:
     """Every provider; guessing a passphrase is cheap, and the token is asked once for each key."""
+    # One session for all, because to make one takes longer than all calls of a change.
+    connect = cache(as_root(aws))
+    kms_key = aws.aws("kms").create_key()["KeyMetadata"]["Arn"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cipher, "scrypt_key", _quick(cipher.scrypt_key))
         patch.setattr(Pkcs11Provider, "_open", _remembering(Pkcs11Provider._open))
@@ -61,8 +78,31 @@ def kinds(hsm: SoftHsm | None) -> Iterator[Kinds]:
             "systemd": lambda directory: SystemdProvider(
                 directory / "systemd" / "key", with_key="host"
             ),
+            "kms": lambda directory: KmsProvider(directory / "kms" / "key", kms_key, connect),
+            "secretsmanager": lambda directory: SecretsManagerProvider(
+                _secret_of(directory), connect
+            ),
             "pkcs11": lambda directory: _pkcs11(directory, hsm),
         }
+
+
+def _secret_of(directory: Path) -> str:
+    return "vault-key" + str(directory).replace("/tmp", "")
+
+
+def copy_secret(aws: SandboxRig, directory: Path, copy: Path) -> None:
+    """Give the copy of a host a secret of its own."""
+    client = aws.aws("secretsmanager")
+    with contextlib.suppress(client.exceptions.ResourceNotFoundException):
+        found = client.get_secret_value(SecretId=_secret_of(directory), VersionStage="AWSCURRENT")
+        client.create_secret(Name=_secret_of(copy), SecretString=found["SecretString"])
+
+
+def steps_of(host: SealedHost, target: str) -> list[int]:
+    """Numbers of the points before something is written here, and around each change at AWS."""
+    points = points_of(lambda: host.rewrap(target))
+    around = [n for n, label in enumerate(points, 1) if label.endswith(CHANGES_AT_AWS)]
+    return sorted({*points_before_writes(points), *around})
 
 
 def _passphrase(directory: Path) -> KeyProvider:
@@ -106,18 +146,19 @@ def _remembering(
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_killed_change_opens_with_exactly_one_of_the_two(
-    tmp_path: Path, rotate: Change, kinds: Kinds, source: str, target: str
+    tmp_path: Path, rotate: Change, kinds: Kinds, aws: SandboxRig, source: str, target: str
 ) -> None:
     """Killed before any write, one of the two opens the vault, and the same command finishes."""
     for name in (source, target):
         if LACKING.get(name):
             pytest.skip(f"left out: this machine lacks what {name} needs")
-    fresh = sealed_host(tmp_path / "fresh", source, rotate, kinds)
+    copy = partial(copy_secret, aws)
+    fresh = sealed_host(tmp_path / "fresh", source, rotate, kinds, copy_elsewhere=copy)
     expected, entries = fresh.vault().read(), fresh.entries()
     rehearsal = fresh.copied(tmp_path / "rehearsal")
     moved = []
 
-    for point in points_before_writes(points_of(lambda: rehearsal.rewrap(target))):
+    for point in steps_of(rehearsal, target):
         host = fresh.copied(tmp_path / f"host-{point}")
         assert killed_at(lambda host=host: host.rewrap(target), point)  # type: ignore[misc]
         [(kind, found)] = host.openers(source, target).items()
@@ -127,17 +168,22 @@ def test_killed_change_opens_with_exactly_one_of_the_two(
 
         host.rewrap(target)
 
-        _require_moved(host, source, target)
+        require_moved(host, source, target, aws)
         assert expected.credentials == host.vault().read().credentials
         assert entries == host.entries()
 
     assert {4, 5} == set(moved)
 
 
-def _require_moved(host: SealedHost, source: str, target: str) -> None:
+def require_moved(host: SealedHost, source: str, target: str, aws: SandboxRig) -> None:
+    """All is under the target, and the old key is not needed."""
     assert SETTINGS.format(target) == host.config.read_text()
     if source != target:
-        host.forget(source)
+        if source == "secretsmanager":
+            name = _secret_of(host.directory)
+            aws.aws(source).delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+        else:
+            host.forget(source)
         with pytest.raises(VaultError):
             host.vault(source).read()
     assert all(check.ok for check in host.vault().verify())
