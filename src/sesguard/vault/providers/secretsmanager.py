@@ -5,7 +5,7 @@ The value is one line of text (`sesguard.vault.providers.key_line`). It is read 
 the AWS credentials of the host: an instance role, say. What goes away later stops nothing.
 
 The version with the stage AWSCURRENT is the vault key. The next one is made as AWSPENDING, and
-becomes the vault key when AWSCURRENT is moved to it; then AWSPENDING and AWSPREVIOUS are taken
+becomes the vault key when AWSCURRENT is moved to it; then AWSPREVIOUS and AWSPENDING are taken
 away. A version without a stage is what AWS calls deprecated: it deletes it some time, and until
 then whoever may read the secret and knows the id of the version can read the old key.
 
@@ -84,14 +84,6 @@ class SecretsManagerProvider(StoredKeyProvider):
         finally:
             self._session = None
 
-    def promote_next(self) -> None:
-        """Make the next vault key the only one; no stage leads to the one before."""
-        try:
-            super().promote_next()
-            self._remove_stages()
-        finally:
-            self._session = None
-
     def describe(self) -> ProviderDescription:
         """What it protects against and what it does not."""
         return _DESCRIPTION
@@ -129,18 +121,17 @@ class SecretsManagerProvider(StoredKeyProvider):
         facts = self._facts()
         current = facts.version_in(CURRENT) if facts else None
         following = facts.version_in(PENDING) if facts else None
-        # They are the same in a secret's first version, and where an earlier promotion got so far.
-        if following and following != current:
-            with aws_refusals(self.place):
+        if following is None:
+            return
+        with aws_refusals(self.place):
+            # They are the same in a first version, and where an earlier promotion got so far.
+            if following != current:
                 self._secret().move_current(to=following, away_from=current)
-
-    def _remove_stages(self) -> None:
-        facts = self._facts()
-        for stage in (PENDING, PREVIOUS):
-            version = facts.version_in(stage) if facts else None
-            if version:
-                with aws_refusals(self.place):
-                    self._secret().remove_stage(stage, away_from=version)
+            previous = self._secret().describe().version_in(PREVIOUS)
+            if previous is not None:
+                self._secret().remove_stage(PREVIOUS, away_from=previous)
+            # The last one: as long as it is there, the promotion is not finished.
+            self._secret().remove_stage(PENDING, away_from=following)
 
     def _facts(self) -> SecretFacts | None:
         """What is known of the secret, which is fit to be used; None when there is none."""
