@@ -5,18 +5,18 @@ Everything is below one directory that Exim's user can enter; the sandbox is bes
 """
 
 import contextlib
-import datetime as dt
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rig.hosts import DAEMON_USER, put_current
 from rigs.daemon import Daemon, running_daemon
 from rigs.exim import RIGS, CpanelEximRig, DebianEximRig, EximRig
 from sesguard.config.load import load_settings
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.core.credential import Credential
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
@@ -32,7 +32,6 @@ from sesguard.workflow.engine import StepReport
 
 DOMAIN = "example.com"
 SENDER = f"shop@{DOMAIN}"
-DAEMON_USER = "nobody"
 
 
 def ignore(_report: StepReport) -> None:
@@ -113,20 +112,13 @@ canary = {str(self.canary).lower()}
         self, password: Secret | None = None, username: str | None = None
     ) -> None:
         """Put the host's credential (or another one) into the vault as CURRENT."""
-        version_password = password or self.password
-
-        def change(credential: Credential) -> Credential:
-            version = CredentialVersion(
-                number=credential.next_number,
-                username=username or self.key.access_key_id,
-                passwords={self.sandbox.info.region: version_password},
-                created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-                origin="imported by a test",
-                exposed=True,
-            )
-            return credential.add_pending(version).promote()
-
-        open_vault(self.settings()).update("ses", change)
+        put_current(
+            self.settings(),
+            username or self.key.access_key_id,
+            password or self.password,
+            region=self.sandbox.info.region,
+            exposed=True,
+        )
 
     def service(self) -> TargetService:
         """The target service, as the commands make it."""
