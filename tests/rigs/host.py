@@ -26,6 +26,7 @@ from sesguard.sandbox.private_exim import Upstream
 from sesguard.sandbox.process import Sandbox
 from sesguard.sandbox.seed import SeededKey
 from sesguard.system.search import search_files
+from sesguard.system.sockets import free_port
 from sesguard.vault.opening import init_vault, make_provider, open_vault
 from sesguard.vault.sealer import VaultSealer
 from sesguard.workflow.engine import StepReport
@@ -203,6 +204,32 @@ def make_host(
     init_vault(host.settings())
     host.import_credential()
     return host
+
+
+def set_mode(host: MailHost, mode: str, *, app: bool = True, lookup: bool = False) -> None:
+    """
+    Write the settings for one way of wiring Exim; the relay gets a port of its own, once.
+
+    Args:
+        host: Whose settings.
+        mode: ``lookup`` or ``relay``.
+        app: Whether Exim is an app of the relay.
+        lookup: Whether the lookup answers also where Exim does not need it.
+    """
+    listen = next(
+        (line for line in host.settings_path.read_text().splitlines() if "listen =" in line),
+        f'listen = ["127.0.0.1:{free_port()}"]',
+    )
+    host.write_settings()
+    is_enabled = str(lookup or mode == "lookup").lower()
+    text = host.settings_path.read_text()
+    text = text.replace("[target.exim]\n", f'[target.exim]\nmode = "{mode}"\n')
+    text = text.replace("[lookup.exim]\n", f"[lookup.exim]\nenabled = {is_enabled}\n")
+    text += f'\n[relay]\n{listen}\nspool_directory = "{host.directory}/spool"\n'
+    if app:
+        text += f'\n[apps.exim]\nusers = ["{host.exim.user.name}"]\n'
+        text += 'senders = ["*@example.com"]\ndelivery = "pass"\n'
+    host.settings_path.write_text(text)
 
 
 BACKUPS = {"exim.conf.bak-2024": 0o644, "exim.conf~": 0o600}
