@@ -8,52 +8,20 @@ rule; ``plain`` has the least that lets it send.
 
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rig.hosts import put_current, relay_settings
 from rig.native import Sink, Target
 from rig.peers import Running, free_port, fresh_directory, server
 from sesguard.config.load import load_settings
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential, CredentialVersion
 from sesguard.core.secret import Secret
-from sesguard.system.privileges import current_user, is_root
-from sesguard.vault.opening import init_vault, open_vault
+from sesguard.vault.opening import init_vault
 
-SETTINGS = """\
-state_directory = "{directory}/state"
-
-[credentials.ses]
-regions = ["us-east-1"]
-host = "localhost"
-port = {sink_port}
-ca_file = "{ca_file}"
-
-[vault]
-directory = "{directory}/state/vault"
-
-[vault.keyfile]
-path = "{directory}/state/vault.key"
-
-[daemon]
-user = "{daemon_user}"
-runtime_directory = "{directory}/run"
-
-[lookup.exim]
-enabled = false
-
-[lookup.postfix]
-enabled = false
-
-[relay]
-listen = ["127.0.0.1:{port}"]
-spool_directory = "{directory}/state/relay"
-processes = {processes}
-max_connections = 1200
-{apps}
-"""
 RULES = """\
 allowed_recipients = ["*@example.net", "*@example.edu", "friend@example.org"]
 denied_recipients = ["abuse@example.net", "*@example.gov"]
@@ -94,19 +62,8 @@ class SesguardHost:
 
     def rotate(self) -> None:
         """Put another credential into the vault as CURRENT."""
-
-        def change(credential: Credential) -> Credential:
-            number = credential.next_number
-            version = CredentialVersion(
-                number,
-                f"AKIAEXAMPLE{number:09}",
-                {"us-east-1": Secret("B" + "m" * 43)},
-                "2026-01-01T00:00:00Z",
-                "benchmark",
-            )
-            return credential.add_pending(version).promote()
-
-        open_vault(self.settings()).update("ses", change)
+        username = f"AKIA{secrets.token_hex(8).upper()}"
+        put_current(self.settings(), username, Secret("B" + "m" * 43))
 
 
 def make_host(name: str, sink: Sink, apps: str, processes: int = 1) -> SesguardHost:
@@ -115,13 +72,12 @@ def make_host(name: str, sink: Sink, apps: str, processes: int = 1) -> SesguardH
     for part in ("state", "run"):
         (host.directory / part).mkdir()
     host.settings_path.write_text(
-        SETTINGS.format(
-            directory=host.directory,
-            sink_port=sink.port,
-            ca_file=sink.ca_file,
-            daemon_user="nobody" if is_root() else current_user().name,
-            port=host.port,
-            processes=processes,
+        relay_settings(
+            host.directory,
+            ("localhost", sink.port),
+            sink.ca_file,
+            listen=f'"127.0.0.1:{host.port}"',
+            relay=f"processes = {processes}\nmax_connections = 1200",
             apps=apps,
         )
     )

@@ -5,13 +5,14 @@ G6: every change is planned, journaled before it is made, verified, and undone t
 G7: mail is never lost, wherever the command dies.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rigs.exim import RIGS, DebianEximRig, needs_exim
-from rigs.host import SENDER, MailHost, add_backups, copies, ignore, state_of
+from rigs.host import SENDER, MailHost, add_backups, copies, ignore, set_mode, state_of
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.deploy.interface import TargetState
@@ -25,12 +26,20 @@ pytestmark = [pytest.mark.real, needs_exim]
 NewHost = Callable[..., MailHost]
 
 
+@pytest.mark.parametrize(
+    ("mode", "authenticators", "apps"),
+    [("lookup", {"sesguard_plain"}, {None}), ("relay", set(), {"exim"})],
+    ids=["lookup", "relay"],
+)
 @pytest.mark.parametrize("layout", sorted(RIGS))
-def test_apply_then_undo_is_identity(new_host: NewHost, layout: str) -> None:
-    """Each layout: applied and delivering, no copy left, twice is once, undone to the byte."""
+def test_apply_then_undo_is_identity(
+    new_host: NewHost, layout: str, mode: str, authenticators: set[str], apps: set[str | None]
+) -> None:
+    """Each layout and mode: applied and delivering, no copy left, twice is once, undone whole."""
     host = new_host(layout=layout, extra_files=("shop.env",))
     add_backups(host)
     host.exim.start()
+    set_mode(host, mode)
     before = host.exim.state()
     dotenv = host.extra_files[0].read_bytes()
     assert TargetState.PLAINTEXT is state_of(host)
@@ -50,7 +59,8 @@ def test_apply_then_undo_is_identity(new_host: NewHost, layout: str) -> None:
         assert [] == copies(host)
         assert all(check.ok for check in checks), [str(check.message) for check in checks]
         assert ["b@example.net"] == host.delivered()
-        assert "A=sesguard_plain" in host.exim.log_text()
+        assert authenticators == set(re.findall(r" A=(\w+)", host.exim.log_text()))
+        assert apps == {mail.tags.get("app") for mail in host.sandbox.client.inbox()}
 
         assert host.undo()
 

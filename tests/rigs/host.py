@@ -5,18 +5,18 @@ Everything is below one directory that Exim's user can enter; the sandbox is bes
 """
 
 import contextlib
-import datetime as dt
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rig.hosts import DAEMON_USER, put_current
 from rigs.daemon import Daemon, running_daemon
 from rigs.exim import RIGS, CpanelEximRig, DebianEximRig, EximRig
 from sesguard.config.load import load_settings
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential, CredentialVersion
+from sesguard.core.credential import Credential
 from sesguard.core.encodings import encoded_forms
 from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
@@ -26,13 +26,13 @@ from sesguard.sandbox.private_exim import Upstream
 from sesguard.sandbox.process import Sandbox
 from sesguard.sandbox.seed import SeededKey
 from sesguard.system.search import search_files
+from sesguard.system.sockets import free_port
 from sesguard.vault.opening import init_vault, make_provider, open_vault
 from sesguard.vault.sealer import VaultSealer
 from sesguard.workflow.engine import StepReport
 
 DOMAIN = "example.com"
 SENDER = f"shop@{DOMAIN}"
-DAEMON_USER = "nobody"
 
 
 def ignore(_report: StepReport) -> None:
@@ -113,20 +113,13 @@ canary = {str(self.canary).lower()}
         self, password: Secret | None = None, username: str | None = None
     ) -> None:
         """Put the host's credential (or another one) into the vault as CURRENT."""
-        version_password = password or self.password
-
-        def change(credential: Credential) -> Credential:
-            version = CredentialVersion(
-                number=credential.next_number,
-                username=username or self.key.access_key_id,
-                passwords={self.sandbox.info.region: version_password},
-                created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-                origin="imported by a test",
-                exposed=True,
-            )
-            return credential.add_pending(version).promote()
-
-        open_vault(self.settings()).update("ses", change)
+        put_current(
+            self.settings(),
+            username or self.key.access_key_id,
+            password or self.password,
+            region=self.sandbox.info.region,
+            exposed=True,
+        )
 
     def service(self) -> TargetService:
         """The target service, as the commands make it."""
@@ -211,6 +204,32 @@ def make_host(
     init_vault(host.settings())
     host.import_credential()
     return host
+
+
+def set_mode(host: MailHost, mode: str, *, app: bool = True, lookup: bool = False) -> None:
+    """
+    Write the settings for one way of wiring Exim; the relay gets a port of its own, once.
+
+    Args:
+        host: Whose settings.
+        mode: ``lookup`` or ``relay``.
+        app: Whether Exim is an app of the relay.
+        lookup: Whether the lookup answers also where Exim does not need it.
+    """
+    listen = next(
+        (line for line in host.settings_path.read_text().splitlines() if "listen =" in line),
+        f'listen = ["127.0.0.1:{free_port()}"]',
+    )
+    host.write_settings()
+    is_enabled = str(lookup or mode == "lookup").lower()
+    text = host.settings_path.read_text()
+    text = text.replace("[target.exim]\n", f'[target.exim]\nmode = "{mode}"\n')
+    text = text.replace("[lookup.exim]\n", f"[lookup.exim]\nenabled = {is_enabled}\n")
+    text += f'\n[relay]\n{listen}\nspool_directory = "{host.directory}/spool"\n'
+    if app:
+        text += f'\n[apps.exim]\nusers = ["{host.exim.user.name}"]\n'
+        text += 'senders = ["*@example.com"]\ndelivery = "pass"\n'
+    host.settings_path.write_text(text)
 
 
 BACKUPS = {"exim.conf.bak-2024": 0o644, "exim.conf~": 0o600}

@@ -8,7 +8,6 @@ The daemon runs as `DAEMON_USER` when the tests run as root, as on a real host.
 """
 
 import contextlib
-import datetime as dt
 import shutil
 import smtplib
 import socket
@@ -17,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rig.hosts import DAEMON_USER, put_current, relay_settings
 from rigs.daemon import Daemon, start_daemon, wait_until
 from rigs.sandbox import SandboxRig, eventually
 from sesguard.config.load import load_settings
 from sesguard.config.schema import Settings
-from sesguard.core.credential import Credential, CredentialVersion
 from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.relay.registry import REGISTRY_FILE, AppRegistry
@@ -29,9 +28,8 @@ from sesguard.sandbox.model import ReceivedMessage
 from sesguard.sandbox.seed import SeededKey
 from sesguard.system.privileges import find_user, is_root
 from sesguard.system.sockets import free_port
-from sesguard.vault.opening import init_vault, open_vault
+from sesguard.vault.opening import init_vault
 
-DAEMON_USER = "nobody"
 LOOPBACK = '"127.0.0.1:{port}", "[::1]:{port}"'
 ROOT_MAY_PASS = """\
 [apps.mta]
@@ -97,54 +95,24 @@ class RelayHost:
     def write_settings(self) -> None:
         """Write the settings file for the present state of this object."""
         info = self.rig.info
-        user = f'user = "{DAEMON_USER}"\n' if is_root() else ""
         self.settings_path.write_text(
-            f"""\
-state_directory = "{self.directory}/state"
-
-[credentials.ses]
-regions = ["{info.region}"]
-host = "{info.smtp_host}"
-port = {info.starttls_port}
-ca_file = "{self.directory}/ca.pem"
-{self.credential}
-[vault]
-directory = "{self.directory}/state/vault"
-
-[vault.keyfile]
-path = "{self.directory}/state/vault.key"
-
-[daemon]
-{user}runtime_directory = "{self.directory}/run"
-
-[lookup.exim]
-enabled = false
-
-[lookup.postfix]
-enabled = false
-
-[relay]
-listen = [{self.listen.format(port=self.port)}]
-spool_directory = "{self.spool_directory}"
-{self.relay}
-{self.apps}"""
+            relay_settings(
+                self.directory,
+                (info.smtp_host, info.starttls_port),
+                self.directory / "ca.pem",
+                listen=self.listen.format(port=self.port),
+                apps=self.apps,
+                relay=self.relay,
+                credential=self.credential,
+                region=info.region,
+            )
         )
 
     def import_key(self, key: SeededKey) -> None:
         """Make the key the CURRENT version of the credential."""
-        password = derive_smtp_password(key.secret_key, self.rig.info.region)
-
-        def change(credential: Credential) -> Credential:
-            version = CredentialVersion(
-                number=credential.next_number,
-                username=key.access_key_id,
-                passwords={self.rig.info.region: password},
-                created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-                origin="imported by a test",
-            )
-            return credential.add_pending(version).promote()
-
-        open_vault(self.settings()).update("ses", change)
+        region = self.rig.info.region
+        password = derive_smtp_password(key.secret_key, region)
+        put_current(self.settings(), key.access_key_id, password, region=region)
 
     @contextlib.contextmanager
     def running(

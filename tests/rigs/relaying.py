@@ -11,7 +11,6 @@ host are one app. `OUTSIDER_UID` is nobody's.
 """
 
 import contextlib
-import datetime as dt
 import os
 import shutil
 import subprocess
@@ -23,17 +22,17 @@ from pathlib import Path
 import pytest
 
 import sesguard
+from rig.hosts import put_current, relay_settings
 from rigs.daemon import Daemon, running_daemon
 from rigs.sandbox import eventually
 from sesguard.config.load import load_settings
-from sesguard.core.credential import Credential, CredentialVersion
 from sesguard.core.secret import Secret
 from sesguard.core.smtp_password import derive_smtp_password
 from sesguard.sandbox.model import ReceivedMessage
 from sesguard.sandbox.process import Sandbox
 from sesguard.sandbox.seed import SeededKey, seed_account
 from sesguard.system.sockets import free_port
-from sesguard.vault.opening import init_vault, open_vault
+from sesguard.vault.opening import init_vault
 
 SHOP_UID, BLOG_UID, OUTSIDER_UID = 5001, 5002, 5003
 SHOP, BLOG = "shop@a.example", "blog@b.example"
@@ -46,35 +45,7 @@ needs_users = pytest.mark.skipif(
     reason="left out: root, setpriv and the system's Python are needed for clients of other users",
 )
 
-_SETTINGS = """\
-state_directory = "{directory}/state"
-
-[credentials.ses]
-regions = ["{region}"]
-host = "{host}"
-port = {port}
-ca_file = "{ca_file}"
-
-[vault]
-directory = "{directory}/state/vault"
-
-[vault.keyfile]
-path = "{directory}/state/vault.key"
-
-[daemon]
-user = "nobody"
-runtime_directory = "{directory}/run"
-
-[lookup.exim]
-enabled = false
-
-[lookup.postfix]
-enabled = false
-
-[relay]
-listen = ["127.0.0.1:{relay_port}"]
-spool_directory = "{directory}/state/relay"
-
+_APPS = """\
 [apps.shop]
 users = ["{shop_uid}"]
 senders = ["*@a.example"]
@@ -205,30 +176,16 @@ def make_relay_host(directory: Path, sandbox: Sandbox, key: SeededKey, mta_uid: 
         ignore=shutil.ignore_patterns("__pycache__", "locale"),
     )
     host.settings_path.write_text(
-        _SETTINGS.format(
-            directory=directory,
+        relay_settings(
+            directory,
+            (info.smtp_host, info.starttls_port),
+            info.ca_file,
+            listen=f'"127.0.0.1:{host.port}"',
+            apps=_APPS.format(shop_uid=SHOP_UID, blog_uid=BLOG_UID, mta_uid=mta_uid),
             region=info.region,
-            host=info.smtp_host,
-            port=info.starttls_port,
-            ca_file=info.ca_file,
-            relay_port=host.port,
-            shop_uid=SHOP_UID,
-            blog_uid=BLOG_UID,
-            mta_uid=mta_uid,
         )
     )
     settings = load_settings(host.settings_path)
     init_vault(settings)
-    version = CredentialVersion(
-        number=1,
-        username=key.access_key_id,
-        passwords={info.region: password},
-        created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        origin="imported by a test",
-    )
-
-    def add(credential: Credential) -> Credential:
-        return credential.add_pending(version).promote()
-
-    open_vault(settings).update("ses", add)
+    put_current(settings, key.access_key_id, password, region=info.region)
     return host

@@ -221,9 +221,7 @@ def _said(reply: Reply) -> str:
 
 def _text(report: _Report) -> bytes:
     """The part for people."""
-    told = "\n".join(
-        f"  <{_line(r.address)}>\n    {_said(reply)}" for r, _, reply in report.told
-    )
+    told = "\n".join(f"  <{_line(r.address)}>\n    {_said(reply)}" for r, _, reply in report.told)
     english, portuguese = report.text
     text = f"{english}\n{told}\n\n{portuguese}"
     return _LINE_END.sub(b"\r\n", binascii.b2a_qp(text.encode(), istext=True))

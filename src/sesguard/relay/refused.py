@@ -27,23 +27,23 @@ class RefusedRecipients:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._known: dict[tuple[str, str], tuple[float, Refusal]] = {}
+        self._known: dict[tuple[str, str, str], tuple[float, Refusal]] = {}
 
-    def remember(self, sender: str, refused: Mapping[str, Reply]) -> None:
-        """Take note of the recipients that a message from `sender` did not go to for good."""
+    def remember(self, app: str, sender: str, refused: Mapping[str, Reply]) -> None:
+        """Take note of the recipients that an app's message did not go to, for good."""
         for recipient, reply in refused.items():
             if is_kept(reply.outcome):
                 continue
             text = text_for_apps(reply)
             refusal = Refusal(Reason.UPSTREAM, max(reply.code, 550), "5.1.0", text)
-            self._known.pop((sender, recipient), None)
-            self._known[sender, recipient] = (self._clock() + REMEMBERED_S, refusal)
+            self._known.pop((app, sender, recipient), None)
+            self._known[app, sender, recipient] = (self._clock() + REMEMBERED_S, refusal)
             if len(self._known) > _MOST:
                 self._known.pop(next(iter(self._known)))
 
-    def find(self, sender: str, recipient: str) -> Refusal | None:
+    def find(self, app: str, sender: str, recipient: str) -> Refusal | None:
         """The refusal of a recipient, or None."""
         if not self._known:
             return None
-        until, refusal = self._known.get((sender, recipient), (0.0, None))
+        until, refusal = self._known.get((app, sender, recipient), (0.0, None))
         return refusal if self._clock() < until else None

@@ -104,7 +104,8 @@ class Transaction:
 
     def add_recipient(self, recipient: Recipient) -> Refusal | None:
         """Judge what RCPT said, and add the recipient if it may be."""
-        refusal = self._relay.refused_recipients.find(self._command.sender, recipient.address)
+        known = self._relay.refused_recipients
+        refusal = known.find(self._app.name, self._command.sender, recipient.address)
         if refusal is None:
             count = len(self._recipients) + 1
             refusal = self._unless_forgiven(judge_recipient(self._app, recipient.address, count))
@@ -167,7 +168,6 @@ class Transaction:
             # In LMTP each recipient has a reply of its own.
             self._answer(line * len(self._recipients) if self._is_lmtp else line)
         elif self._result is not None:
-            self._give_back(self._result)
             self._answer_result(self._result)
         elif self._transfer is not None:
             self._finished = True
@@ -192,7 +192,6 @@ class Transaction:
         self._result = result
         self.resume_transfer()
         if self._finished:
-            self._give_back(result)
             self._answer_result(result)
 
     def pause_transfer(self) -> None:
@@ -284,20 +283,24 @@ class Transaction:
         addresses = tuple(recipient.address for recipient in self._recipients)
         if self._is_lmtp:
             reply = lmtp_replies(addresses, result)
+            comes_again = is_kept(result.reply.outcome)
         else:
             reply = smtp_reply(result, len(addresses))
-            self._relay.refused_recipients.remember(self._command.sender, result.refused)
-        self._report(self._fate(result.reply), result=result)
+            # Also where one recipient of several was refused: then it went to nobody.
+            comes_again = reply.startswith(b"4")
+            known = self._relay.refused_recipients
+            known.remember(self._app.name, self._command.sender, result.refused)
+        if comes_again and self._is_counted and not result.uncertain:
+            # What nobody took counts once only.
+            self._relay.rates.give_back(self._app, len(self._recipients), self._relay.now())
+        self._report(self._fate(result.reply, comes_again=comes_again), result=result)
         self._answer(reply)
 
-    def _give_back(self, result: Result) -> None:
-        """Let a complete message that nobody took count once only, when it comes again."""
-        if self._is_counted and is_kept(result.reply.outcome) and not result.uncertain:
-            self._relay.rates.give_back(self._app, len(self._recipients), self._relay.now())
-
-    def _fate(self, reply: Reply) -> Fate:
+    def _fate(self, reply: Reply, *, comes_again: bool) -> Fate:
+        if comes_again:
+            return Fate.DEFERRED
         if reply.outcome is not Outcome.ACCEPTED:
-            return Fate.DEFERRED if is_kept(reply.outcome) else Fate.REFUSED
+            return Fate.REFUSED
         if self._held is not None:
             return Fate.HELD
         return Fate.SENT if self._app.delivery is DeliveryMode.PASS else Fate.QUEUED

@@ -50,8 +50,9 @@ def test_a_refused_recipient_names_no_arn() -> None:
     """Neither the reply to the message nor the one that is remembered does."""
     refused = {"a@example.net": classify(554, f"rejected by {ARN}")}
     known = RefusedRecipients(lambda: 0.0)
-    known.remember("app@example.com", refused)
-    found = known.find("app@example.com", "a@example.net")
+    known.remember("shop", "app@example.com", refused)
+    found = known.find("shop", "app@example.com", "a@example.net")
+    assert known.find("blog", "app@example.com", "a@example.net") is None
 
     assert found is not None
     result = Result(refused["a@example.net"], refused)

@@ -38,6 +38,20 @@ def test_a_retry_of_what_was_refused_early_counts_once(relays: StartRelay) -> No
     assert [451, 451, 250] == codes
 
 
+def test_a_retry_without_the_refused_recipient_counts_once(relays: StartRelay) -> None:
+    """SMTP has one reply for all: because one was refused, the first try went to nobody."""
+    relay = relays(apps=one_an_hour("mixed").replace("per_hour = 1", "per_hour = 2"))
+    mail = b"MAIL FROM:<app@example.com> SMTPUTF8\r\n"
+    good, bad = b"RCPT TO:<a@example.net>\r\n", "RCPT TO:<é@example.net>\r\n".encode()
+    with wire(relay.host.unix()) as client:
+        client.say(mail + good + bad + b"DATA\r\n")
+        assert [250, 250, 250, 354] == client.hear_codes(4)
+        assert client.ask(TEXT + b".\r\n").startswith(b"451 4.5.0 nothing was sent")
+        assert b"250" == client.send()[:3]
+    [event] = relay.daemon.events("relay.deferred")
+    assert "mixed" == event["app"]
+
+
 def test_a_lost_answer_counts(relays: StartRelay) -> None:
     """SES may have the message."""
     relay = relays(apps=one_an_hour("unlucky"))
