@@ -61,7 +61,10 @@ def _announce(app: App, change: KeyChange) -> None:
     say(_("key of the vault now: {name}, {place}").format(name=source.name, place=source.place))
     for line in provider_lines(target):
         say(line)
-    say(_("A new key is made there; one that is there already is replaced."))
+    if change.is_elsewhere:
+        say(_("A new key is made there."))
+    else:
+        say(_("A new key is made there; one that is there already is replaced."))
     say(_("Every record of the vault and the journal is sealed anew under it."))
     if change.is_elsewhere:
         text = _('In {path} it then says: key_provider = "{provider}"')

@@ -3,7 +3,8 @@ The whole change of the vault key: the vault, the journal, and at last the setti
 
 Promises: it is refused before anything is done where it could not be brought to its end: a run in
 the journal that is not finished, a settings file that cannot be changed, a vault that does not
-open, a key provider that does not answer. No rotation, response or change of a target goes on
+open, a key provider that does not answer. It is refused, too, where the new key would take the
+place of one that another vault may be under. No rotation, response or change of a target goes on
 meanwhile: their locks are held. Killed at any moment, the vault opens with exactly one of the two
 providers, and the same change done again finishes it.
 
@@ -85,7 +86,7 @@ class KeyChange:
         Raises:
             CheckFailed: A run in the journal is not finished.
             SettingsError: The settings file cannot be changed.
-            VaultError: The vault does not open.
+            VaultError: The vault does not open, or the target has a key of another one.
         """
         if self.is_elsewhere:
             with_key_provider(read_file(self.config).content, self.config, self.target.name)
@@ -95,6 +96,8 @@ class KeyChange:
                 _require_finished(journal.unfinished())
         if not self.is_begun():
             self.vault.read()
+            if self.is_elsewhere:
+                self.target.require_vacant()
 
     def make(self) -> Changed:
         """

@@ -368,3 +368,16 @@ def test_new_key_of_a_finished_change_is_of_the_second_run(host: SealedHost) -> 
     assert of_first_run != key.read_bytes()
     assert expected.credentials == host.vault().read().credentials
     assert entries == host.entries()
+
+
+def test_key_of_another_vault_is_not_replaced(host: SealedHost) -> None:
+    """Where the target has a key already, another vault may be under it: nothing is begun."""
+    host.kinds["masked"](host.directory).ensure_key()
+    before = _files(host.directory)
+
+    with pytest.raises(KeyProviderUnavailable, match=r"there is a vault key in .* already"):
+        host.rewrap("masked")
+    assert before == _files(host.directory)
+
+    host.forget("masked")
+    host.rewrap("masked")

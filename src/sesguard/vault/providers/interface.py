@@ -65,6 +65,20 @@ class KeyProvider(Protocol):
         """
         ...
 
+    def require_vacant(self) -> None:
+        """
+        Look that no key is in the way of a vault that is not under it and comes here.
+
+        One that is there is of another vault, which would be lost with it, or one that this vault
+        had before and that may have leaked. A next key that was given up is no matter.
+
+        Raises:
+            KeyProviderUnavailable: There is one.
+            KeyProviderError: It cannot be told.
+            SystemFault: Likewise.
+        """
+        ...
+
     def prepare_next(self, in_use: bytes = b"") -> bool:
         """
         Make a new key beside the one there is, and wrap with it from now on.

@@ -111,6 +111,10 @@ class StoredKeyProvider(ABC):
     def _promote(self) -> None:
         """Make the next key the current one, in one step; the old one is gone."""
 
+    def _is_taken(self) -> bool:
+        """Whether another vault may be under a key that is there; False: it cannot be told."""
+        return False
+
     # `KeyProvider`.
 
     def ensure_key(self) -> bool:
@@ -144,6 +148,16 @@ class StoredKeyProvider(ABC):
                 self._wraps_with = self._wraps_with or _key_id(key)
                 if slot is Slot.NEXT:
                     self._next = _key_id(key)
+
+    def require_vacant(self) -> None:
+        """Look that no vault key is in the way; see `KeyProvider.require_vacant`."""
+        if self._is_taken():
+            raise KeyProviderUnavailable(
+                "there is a vault key in {place} already, and this vault is not under it",
+                hint="remove it if no other vault is under it, or name another place in the table"
+                " of the key provider",
+                place=self.place,
+            )
 
     def prepare_next(self, in_use: bytes = b"") -> bool:
         """Make the next vault key and wrap with it from now on; see `KeyProvider`."""
@@ -251,6 +265,9 @@ class FileKeyProvider(StoredKeyProvider):
         keep_copy(self._paths[Slot.NEXT], self._paths[Slot.CURRENT])
         remove_file(self._paths[Slot.NEXT])
         self._remove_leftovers()
+
+    def _is_taken(self) -> bool:
+        return self._exists(Slot.CURRENT)
 
     def _remove_leftovers(self) -> None:
         """What a killed process was about to rename: a hidden copy of a key, which would stay."""
