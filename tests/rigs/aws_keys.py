@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from rigs.sandbox import SandboxRig
 from sesguard.aws.session import AwsSession, Patience
 from sesguard.core.secret import Secret
+from sesguard.errors import Error
 from sesguard.sandbox.model import ApiFault, ApiFaultKind
 from sesguard.sandbox.process import ADMIN_ACCESS_KEY
 
+SECRET = "sesguard/mail1"
 ONCE = Patience(connect_s=4, read_s=10, attempts=1)
 """To repeat a call takes time."""
 Connect = Callable[[], AwsSession]
@@ -55,3 +59,22 @@ def outage(
         yield
     finally:
         rig.client.clear_api_faults()
+
+
+def failure(kind: type[Error], act: Callable[[], object]) -> str:
+    """Error and hint of what fails."""
+    with pytest.raises(kind) as caught:
+        act()
+    assert caught.value.hint
+    return f"{caught.value}\n{caught.value.hint}"
+
+
+def stages(secrets: Any) -> list[list[str]]:
+    """The stages of all versions that have any."""
+    versions = secrets.describe_secret(SecretId=SECRET)["VersionIdsToStages"]
+    return sorted(sorted(each) for each in versions.values() if each)
+
+
+def value(secrets: Any, stage: str = "AWSCURRENT") -> str:
+    """What the secret holds."""
+    return str(secrets.get_secret_value(SecretId=SECRET, VersionStage=stage)["SecretString"])

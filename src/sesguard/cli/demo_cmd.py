@@ -25,7 +25,7 @@ from sesguard.system.files import temporary_directory
     help=_("How many mails the PHP application sends."),
 )  # fmt: skip
 @click.option(
-    "--key-provider", default="keyfile", show_default=True, type=click.Choice(KEY_PROVIDERS),
+    "--key-provider", default="keyfile", type=click.Choice(KEY_PROVIDERS),
     help=_("Where the vault key lies."),
 )  # fmt: skip
 @pass_app

@@ -1,32 +1,26 @@
 """The Secrets Manager provider: the contract, the secret and its versions, and what AWS answers."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from rigs.aws_keys import Connect, as_root, as_user, outage
+from rigs.aws_keys import SECRET as NAME
+from rigs.aws_keys import Connect, as_root, as_user, failure, outage, stages, value
 from rigs.sandbox import SandboxRig, running_sandbox
 from sesguard.aws.session import AwsSession
-from sesguard.config.schema import AwsSettings, SecretsManagerSettings, Settings, VaultSettings
 from sesguard.errors import (
     Error,
     KeyProviderDenied,
     KeyProviderUnavailable,
-    SettingsError,
     WrongKey,
 )
 from sesguard.sandbox.model import ApiFault, ApiFaultKind
 from sesguard.testing.key_provider_suite import CONTEXT, KeyProviderContract
-from sesguard.vault.opening import make_provider
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.secretsmanager import SecretsManagerProvider
 
-PAGE: Final = Path(__file__).parents[3] / "docs" / "reference" / "aws-key.md"
-NAME: Final = "sesguard/mail1"
 LINE: Final = re.compile(r"sesguard-key/1 [A-Za-z0-9+/]{43}=")
 Make = Callable[..., SecretsManagerProvider]
 
@@ -87,25 +81,6 @@ class TestSecretsManagerProvider(KeyProviderContract):
         other = make("sesguard/mail2")
         other.ensure_key()
         return other
-
-
-def failure(kind: type[Error], act: Callable[[], object]) -> str:
-    """Error and hint of what fails."""
-    with pytest.raises(kind) as caught:
-        act()
-    assert caught.value.hint
-    return f"{caught.value}\n{caught.value.hint}"
-
-
-def value(secrets: Any, stage: str = "AWSCURRENT") -> str:
-    """What the secret holds."""
-    return str(secrets.get_secret_value(SecretId=NAME, VersionStage=stage)["SecretString"])
-
-
-def stages(secrets: Any) -> list[list[str]]:
-    """The stages of all versions that have any."""
-    versions = secrets.describe_secret(SecretId=NAME)["VersionIdsToStages"]
-    return sorted(sorted(each) for each in versions.values() if each)
 
 
 class TestSecret:
@@ -314,6 +289,14 @@ class TestChange:
         provider.promote_next()
         assert [["AWSCURRENT"]] == stages(secrets)
 
+    def test_secret_of_another_vault_is_not_taken(self, make: Make, wrapped: bytes) -> None:
+        """A vault that moves here does not take the key of another host away."""
+        with pytest.raises(Error, match=f"there is a vault key in {NAME} already"):
+            make().require_vacant()
+
+        assert bytes(32) == make().unwrap(wrapped, CONTEXT)
+        make("sesguard/other").require_vacant()
+
     def test_another_host_is_locked_out_by_a_change(self, make: Make, wrapped: bytes) -> None:
         """Which is why each vault needs a secret of its own: said, not silent."""
         host, other = make(), make()
@@ -407,99 +390,3 @@ class TestAws:
         provider.load()
 
         assert count == len(made)
-
-
-class TestPolicies:
-    """The policies of the documentation are enough, and no more than that."""
-
-    @pytest.fixture
-    def policies(self) -> list[dict[str, Any]]:
-        """To read, and to make or change the key."""
-        text = PAGE.read_text().partition("## secretsmanager")[2]
-        found = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-        return [json.loads(each)["Statement"][0] for each in found]
-
-    def test_reading(
-        self, rig: SandboxRig, make: Make, policies: list[dict[str, Any]], wrapped: bytes
-    ) -> None:
-        """The first one opens the vault and cannot change its key."""
-        host = make(connect=as_user(rig, policies[0]))
-
-        assert bytes(32) == host.unwrap(wrapped, CONTEXT)
-        assert f"allow secretsmanager:PutSecretValue on {NAME}" in failure(
-            KeyProviderDenied, host.prepare_next
-        )
-
-    def test_changing(
-        self, secrets: Any, rig: SandboxRig, make: Make, policies: list[dict[str, Any]]
-    ) -> None:
-        """The second one fills an empty secret, and changes the key."""
-        secrets.create_secret(Name=NAME)
-        host = make(connect=as_user(rig, policies[1]))
-
-        assert host.ensure_key()
-        host.prepare_next()
-        host.promote_next()
-
-        assert [["AWSCURRENT"]] == stages(secrets)
-
-    def test_missing_secret(
-        self, rig: SandboxRig, make: Make, policies: list[dict[str, Any]]
-    ) -> None:
-        """AWS does not tell it from one that is not allowed; the hint says so."""
-        host = make(connect=as_user(rig, policies[1]))
-
-        text = failure(KeyProviderDenied, host.ensure_key)
-
-        assert f"allow secretsmanager:DescribeSecret on {NAME}" in text
-        assert "see that it exists" in text
-
-    def test_secret_that_may_not_be_made(self, rig: SandboxRig, make: Make) -> None:
-        """The right that is missing is named."""
-        host = make(connect=as_user(rig, {"Action": "secretsmanager:DescribeSecret"}))
-
-        assert f"allow secretsmanager:CreateSecret on {NAME}" in failure(
-            KeyProviderDenied, host.ensure_key
-        )
-
-
-def provider_of(own: SecretsManagerSettings, aws: AwsSettings | None = None) -> KeyProvider:
-    """What the settings give."""
-    vault = VaultSettings(key_provider="secretsmanager", secretsmanager=own)
-    return make_provider(Settings(vault=vault, aws=aws or AwsSettings()))
-
-
-def test_region_is_needed() -> None:
-    """Where neither the settings nor an ARN have it."""
-    with pytest.raises(SettingsError, match=r"vault\.secretsmanager\.region is not set"):
-        provider_of(SecretsManagerSettings())
-
-
-@pytest.mark.parametrize(
-    ("secret_id", "own", "of_aws"),
-    [
-        (NAME, None, "eu-west-1"),
-        (NAME, "eu-west-1", "us-east-1"),
-        ("arn:aws:secretsmanager:eu-west-1:123456789012:secret:x", None, "us-east-1"),
-    ],
-)
-def test_region_is_found(
-    rig: SandboxRig,
-    monkeypatch: pytest.MonkeyPatch,
-    secret_id: str,
-    own: str | None,
-    of_aws: str,
-) -> None:
-    """Its own setting, then the ARN, then that of the table for AWS."""
-    for name, setting in rig.sandbox.environment().items():
-        monkeypatch.setenv(name, setting)
-    secrets = rig.aws("secretsmanager", region_name="eu-west-1")
-    arn = secrets.create_secret(Name=NAME)["ARN"]
-
-    provider = provider_of(
-        SecretsManagerSettings(secret_id=arn if "arn" in secret_id else secret_id, region=own),
-        AwsSettings(region=of_aws),
-    )
-
-    assert provider.ensure_key()
-    assert LINE.fullmatch(value(secrets))

@@ -92,6 +92,12 @@ class SecretsManagerProvider(StoredKeyProvider):
         facts = self._facts()
         return facts is not None and facts.version_in(_STAGES[slot]) is not None
 
+    def _is_taken(self) -> bool:
+        facts = self._facts()
+        current = facts.version_in(CURRENT) if facts else None
+        # The first version of a secret has both stages; it is of a change that was cut short.
+        return bool(facts and current and current != facts.version_in(PENDING))
+
     def _fetch(self, slot: Slot) -> bytes:
         with aws_refusals(self.place):
             value = self._secret().read(stage=_STAGES[slot])
