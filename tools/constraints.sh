@@ -4,7 +4,7 @@
 #   tools/constraints.sh              keeps each pin that still fits
 #   tools/constraints.sh --upgrade    takes the newest releases
 #
-#   constraints/dev.txt        sesguard, its extras sandbox and dev, and what builds it
+#   constraints/dev.txt        sesguard, its extras sandbox, pkcs11 and dev, and what builds it
 #   constraints/runtime.txt    the same without dev, at the same versions
 #
 # Promises: the answer is of the default package index alone, whatever pip is set up to use on this machine, and the
@@ -23,6 +23,6 @@ resolve() { # NAME OPTION...
     --no-emit-find-links --output-file "constraints/$name.txt" "$@" pyproject.toml
 }
 
-resolve dev --extra sandbox --extra dev "$@"
+resolve dev --extra sandbox --extra pkcs11 --extra dev "$@"
 rm -f constraints/runtime.txt
-resolve runtime --extra sandbox --constraint constraints/dev.txt
+resolve runtime --extra sandbox --extra pkcs11 --constraint constraints/dev.txt

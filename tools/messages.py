@@ -10,6 +10,7 @@ What needs a translation is found in the syntax trees of src/:
 
     _("..."), N_("..."), ngettext("...", "...")
     message("...") and Message("...") of sesguard.core.message
+    every text within ProviderDescription(...)
     the first argument and the hint of every class in the tree of sesguard.errors; a literal text
     given as a parameter of one of these is a word of ours, with the parameter's name as context
 
@@ -83,6 +84,7 @@ NOTES: Final = tuple(filter(None, map(region_note, ("me-south-1", "xx-unknown-1"
 """Texts that a function of core gives back."""
 
 _FUNCTIONS: Final = {"_", "N_", "message", "Message"}
+_DESCRIPTION: Final = "ProviderDescription"
 _ERROR_ROOT: Final = "Error"
 _LETTER: Final = re.compile(r"[A-Za-z]")
 
@@ -117,7 +119,9 @@ def extract() -> Found:
     for path, tree in trees.items():
         place = str(path.relative_to(ROOT))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and _called(node) == _DESCRIPTION:
+                _read_description(found, place, node)
+            elif isinstance(node, ast.Call):
                 _read_call(found, place, node, errors)
     for word in CLICK:
         found.texts[Text(*word) if isinstance(word, tuple) else Text(word)].add("click")
@@ -158,6 +162,12 @@ def _read_call(found: Found, place: str, call: ast.Call, errors: set[str]) -> No
         context = None if keyword.arg == "hint" else keyword.arg
         for text in _texts(keyword.value):
             _add(found, place, Text(text, context=context))
+
+
+def _read_description(found: Found, place: str, call: ast.Call) -> None:
+    for node in ast.walk(call):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            _add(found, place, Text(node.value))
 
 
 def _add(found: Found, place: str, text: Text) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests with real programs need, through the system's package manager.
 #
-#   tools/system_packages.sh             Exim, PHP, PHPMailer, swaks, msmtp and Postfix
+#   tools/system_packages.sh             Exim, PHP, PHPMailer, swaks, msmtp, Postfix, SoftHSM and swtpm
 #   tools/system_packages.sh PART...     these parts of the table below only
 #   tools/system_packages.sh --missing   installs nothing, names the parts of the first line that are not there
 #
@@ -39,6 +39,8 @@ phpmailer  PHPMailer  libphp-phpmailer          php-phpmailer6
 swaks      swaks      swaks,libnet-ssleay-perl  swaks
 msmtp      msmtp      msmtp                     msmtp
 postfix    Postfix    postfix                   -
+softhsm    SoftHSM    softhsm2,opensc-pkcs11    softhsm,opensc
+swtpm      swtpm      swtpm,tpm2-tools          swtpm,tpm2-tools
 venv       venv       $python-venv              $python
 TABLE
 }
@@ -51,6 +53,8 @@ is_there() { # PART
   case $1 in
     exim) type -P exim4 || type -P exim ;;
     php | swaks | msmtp) type -P "$1" ;;
+    softhsm) type -P softhsm2-util && [[ -n $(find /usr/lib* -maxdepth 3 -name pkcs11-spy.so 2>/dev/null) ]] ;;
+    swtpm) type -P swtpm && type -P tpm2_pcrextend ;;
     postfix) [[ -x $UNPACKED/postfix/usr/sbin/postfix ]] ;;
     phpmailer) [[ -n $(find /usr/share/php -maxdepth 4 -name PHPMailer.php 2>/dev/null) ]] ;;
     venv) "$PYTHON" -c 'import ensurepip' 2>/dev/null ;;
@@ -169,7 +173,7 @@ main() {
     only_name=yes
     shift
   fi
-  (($#)) || set -- exim php phpmailer swaks msmtp postfix
+  (($#)) || set -- exim php phpmailer swaks msmtp postfix softhsm swtpm
   find_missing "$@"
   ((${#missing[@]})) || return 0
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rigs.exim import EXIM, needs_exim
+from sesguard.cli.demo_key import KEY_PROVIDERS
 from sesguard.sandbox.php_mail import php_available
 
 STEPS = [
@@ -59,6 +60,21 @@ def test_demo_with_exim_keeps_every_promise() -> None:
     report = json.loads(completed.stdout)
     assert_all_promises(report, 50)
     assert 3 == report["plaintext_copies_before"]
+
+
+@pytest.mark.real
+@needs_exim
+@pytest.mark.parametrize("name", [name for name in KEY_PROVIDERS if name != "keyfile"])
+def test_demo_with_every_key_provider(name: str) -> None:
+    """The whole story is the same wherever the vault key lies."""
+    completed = demo("--json", "--mails", "5", "--key-provider", name)
+
+    if "which this machine lacks" in completed.stderr:
+        pytest.skip(f"left out: {completed.stderr.splitlines()[0]}")
+    assert 0 == completed.returncode, completed.stderr
+    report = json.loads(completed.stdout)
+    assert name == report["key_provider"]
+    assert_all_promises(report, 5)
 
 
 @pytest.mark.real

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rigs.daemon import start_daemon
 from rigs.exim import needs_exim
 from rigs.host import SENDER, MailHost
 from sesguard.core.smtp_password import derive_smtp_password
@@ -110,6 +111,22 @@ def assert_deferred_then_delivered(host: MailHost, *, force: bool = False) -> No
 def test_mail_is_deferred_while_the_daemon_is_down(applied: MailHost) -> None:
     """No daemon: deferred without a retry record, delivered by the next queue run."""
     applied.exim.inject(SENDER, "b@example.net")
+
+    assert_deferred_then_delivered(applied)
+
+
+def test_mail_is_deferred_while_the_vault_key_is_away(applied: MailHost) -> None:
+    """A daemon that cannot have its key does not start and says why; mail waits for it."""
+    key = applied.directory / "state" / "vault.key"
+    away = key.rename(key.with_name("away"))
+    daemon = start_daemon(applied.settings_path)
+    assert 4 == daemon.process.wait(30)
+    assert f"there is no vault key {key}" in daemon.log_path.read_text()
+    assert "hint: put the key back from its backup" in daemon.log_path.read_text()
+    applied.exim.inject(SENDER, "b@example.net")
+    assert 1 == applied.exim.queue_size()
+
+    away.rename(key)
 
     assert_deferred_then_delivered(applied)
 

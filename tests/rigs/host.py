@@ -129,7 +129,7 @@ canary = {str(self.canary).lower()}
         def credentials() -> Mapping[str, Credential]:
             return vault.read().credentials
 
-        return TargetService(settings, credentials, VaultSealer(make_provider(settings.vault)))
+        return TargetService(settings, credentials, VaultSealer(make_provider(settings)))
 
     def apply(self) -> bool:
         """``sesguard target apply exim``."""

@@ -188,7 +188,7 @@ config_file = "{self.directory}/exim.conf"
         def credentials() -> Mapping[str, Credential]:
             return vault.read().credentials
 
-        sealer = VaultSealer(make_provider(settings.vault))
+        sealer = VaultSealer(make_provider(settings))
         targets = TargetService(settings, credentials, sealer)
         return RotationService(
             settings, vault, sealer, targets, lambda _name: self.iam, pace or self.pace
@@ -197,7 +197,7 @@ config_file = "{self.directory}/exim.conf"
     def panic_service(self, pace: Pace | None = None) -> PanicService:
         """The service of the response, as the command makes it."""
         settings, vault = self.settings, self.vault
-        sealer = VaultSealer(make_provider(settings.vault))
+        sealer = VaultSealer(make_provider(settings))
         rotation = self.rotation(pace)
         return PanicService(settings, vault, sealer, rotation, lambda _name: self._aws())
 

@@ -285,7 +285,7 @@ def pins(name: str) -> dict[str, tuple[str, frozenset[str]]]:
 def wanted(name: str) -> list[Requirement]:
     """What pyproject.toml asks for in one of the constraints files."""
     project = pyproject()["project"]
-    extras = {"dev": ("sandbox", "dev"), "runtime": ("sandbox",)}[name]
+    extras = {"dev": ("sandbox", "pkcs11", "dev"), "runtime": ("sandbox", "pkcs11")}[name]
     lines = list(project["dependencies"]) + pyproject()["build-system"]["requires"]
     for extra in extras:
         lines += project["optional-dependencies"][extra]

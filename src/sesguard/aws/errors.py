@@ -1,7 +1,8 @@
 """
 What botocore raises, as our errors.
 
-    AwsDenied      the caller may not, or its key is not valid (or there is none)
+    AwsDenied      the caller may not, or its key is not valid (or there is none), or its clock is
+                   wrong
     AwsThrottled   fewer calls, please
     AwsTransient   no connection, a time-out, a fault on the AWS side or an answer that cannot be
                    read: the call may have taken effect
@@ -11,6 +12,7 @@ What botocore raises, as our errors.
 The parameters of the error are `operation`, `code` (AWS's own, or botocore's class) and `reason`.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -42,7 +44,10 @@ _CLASS_OF_CODE: Final[dict[str, type[AwsError]]] = {
     "ExpiredToken": AwsDenied,
     "ExpiredTokenException": AwsDenied,
     "InvalidClientTokenId": AwsDenied,
+    "InvalidSignatureException": AwsDenied,
     "OptInRequired": AwsDenied,
+    "RequestExpired": AwsDenied,
+    "RequestTimeTooSkewed": AwsDenied,
     "SignatureDoesNotMatch": AwsDenied,
     "UnauthorizedOperation": AwsDenied,
     "UnrecognizedClientException": AwsDenied,
@@ -62,6 +67,12 @@ _CLASS_OF_CODE: Final[dict[str, type[AwsError]]] = {
     "NotFoundException": AwsMissing,
     "ResourceNotFoundException": AwsMissing,
 }
+RIGHTS: Final = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+"""Codes of the `AwsDenied` that a policy cures."""
+
+_CLOCK: Final = re.compile(
+    r"RequestExpired|RequestTimeTooSkewed|Signature (expired|not yet current)"
+)
 _NO_IDENTITY: Final = (NoCredentialsError, PartialCredentialsError)
 _NO_ANSWER: Final = (ConnectionError, HTTPClientError, ResponseParserError, WaiterError)
 
@@ -88,7 +99,10 @@ def _from_answer(operation: str, error: ClientError) -> AwsError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     fallback = AwsTransient if status >= 500 else AwsPermanent
     kind = _CLASS_OF_CODE.get(code, fallback)
-    if issubclass(kind, AwsDenied):
+    message = str(answer.get("Message", ""))
+    if _CLOCK.search(f"{code} {message}"):
+        hint = "set the clock of this host, which differs from that of AWS by minutes"
+    elif issubclass(kind, AwsDenied):
         hint = "give the AWS identity of this command the right to {operation}, or use another one"
     elif issubclass(kind, AwsThrottled | AwsTransient):
         hint = "run the command again in a minute"
@@ -99,7 +113,7 @@ def _from_answer(operation: str, error: ClientError) -> AwsError:
         hint=hint,
         operation=operation,
         code=code,
-        reason=str(answer.get("Message", "")).rstrip(".") or "no reason given",
+        reason=message.rstrip(".") or "no reason given",
     )
 
 

@@ -21,7 +21,7 @@ from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, Pr
 
 from sesguard import __version__
 from sesguard.aws.errors import aws_errors
-from sesguard.aws.session import CONNECT_TIMEOUT_S, AwsSession
+from sesguard.aws.session import COMMAND, AwsSession
 from sesguard.core.secret import Secret
 from sesguard.errors import AwsTransient, TemporaryFailure
 
@@ -101,7 +101,7 @@ class _MailSession(AwsSession):
     def mail(self) -> SESV2Client:
         """SES, version 2 of its API; one attempt."""
         config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
+            connect_timeout=COMMAND.connect_s,
             read_timeout=ANSWER_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=MAX_CONNECTIONS,

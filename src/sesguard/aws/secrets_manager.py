@@ -1,9 +1,10 @@
 """
-One secret in AWS Secrets Manager, as a rotation function uses it.
+One secret in AWS Secrets Manager.
 
 A secret has versions, and stages (labels) that point at them: AWSCURRENT is what everybody reads,
 AWSPENDING what a rotation is making, AWSPREVIOUS what was current before. A rotation's token is the
-id of the version it makes. A version may be pending and have no value yet.
+id of the version it makes. A version may be pending and have no value yet. One without a stage is
+deprecated: AWS deletes it some time, and until then gives it to whoever knows its id.
 
 Every read names its stage, so that a reader never gets another version by default. Everything
 raises the classes of `sesguard.aws.errors`.
@@ -24,6 +25,7 @@ from sesguard.errors import AwsPermanent
 
 CURRENT: Final = "AWSCURRENT"
 PENDING: Final = "AWSPENDING"
+PREVIOUS: Final = "AWSPREVIOUS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class SecretFacts:
     rotation_enabled: bool
     stages: Mapping[str, tuple[str, ...]]
     """Stages of each version, by its id. A version without a stage may be missing."""
+    deletion_scheduled: bool = False
+    """Nothing can be read or changed until the secret is restored."""
 
     def version_in(self, stage: str) -> str | None:
         """The version that the stage points at, or None."""
@@ -67,7 +71,19 @@ class ManagedSecret:
             answer["ARN"],
             answer.get("RotationEnabled", False),
             {version: tuple(found) for version, found in stages.items()},
+            answer.get("DeletedDate") is not None,
         )
+
+    def ensure_exists(self, description: str) -> None:
+        """Make the secret, under its name and without a version, if there is none."""
+        try:
+            with aws_errors("secretsmanager:CreateSecret"):
+                self._session.secretsmanager.create_secret(
+                    Name=self.secret_id, Description=description
+                )
+        except AwsPermanent as error:
+            if error.parameters["code"] != "ResourceExistsException":
+                raise
 
     def read(self, *, stage: str, version_id: str | None = None) -> Secret | None:
         """
@@ -107,16 +123,21 @@ class ManagedSecret:
         """
         Give the version `token` its value, and make it the pending one. May be repeated.
 
+        The first version of a secret becomes the current one as well.
+
         Raises:
             AwsPermanent: The version has another value already (``ResourceExistsException``).
         """
-        with aws_errors("secretsmanager:PutSecretValue"):
-            self._session.secretsmanager.put_secret_value(
-                SecretId=self.secret_id,
-                ClientRequestToken=token,
-                SecretString=value.reveal(),
-                VersionStages=[PENDING],
-            )
+        self._put(token, value, PENDING)
+
+    def put_current(self, token: str, value: Secret) -> None:
+        """
+        Give the version `token` its value, and make it the current one. May be repeated.
+
+        Raises:
+            AwsPermanent: The version has another value already (``ResourceExistsException``).
+        """
+        self._put(token, value, CURRENT)
 
     def move_current(self, *, to: str, away_from: str | None) -> None:
         """
@@ -139,6 +160,27 @@ class ManagedSecret:
             # A repeated call is refused, also botocore's own repetition after a lost answer.
             if self.describe().version_in(CURRENT) != to:
                 raise
+
+    def remove_stage(self, stage: str, *, away_from: str) -> None:
+        """
+        Take a stage from a version, which keeps its value.
+
+        Raises:
+            AwsPermanent: The version has not that stage.
+        """
+        with aws_errors("secretsmanager:UpdateSecretVersionStage"):
+            self._session.secretsmanager.update_secret_version_stage(
+                SecretId=self.secret_id, VersionStage=stage, RemoveFromVersionId=away_from
+            )
+
+    def _put(self, token: str, value: Secret, stage: str) -> None:
+        with aws_errors("secretsmanager:PutSecretValue"):
+            self._session.secretsmanager.put_secret_value(
+                SecretId=self.secret_id,
+                ClientRequestToken=token,
+                SecretString=value.reveal(),
+                VersionStages=[stage],
+            )
 
     def _is_no_such_version(self, error: AwsPermanent, stage: str, version_id: str | None) -> bool:
         """

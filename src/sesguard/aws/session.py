@@ -5,8 +5,10 @@ One AWS identity in one region, and its clients.
 found in us-east-1 only.
 
 Endpoints and credentials are found by the standard ways (AWS_ENDPOINT_URL*, environment, profile,
-instance role). Time-outs: 5 s to connect, 20 s for an answer; up to four attempts with back-off for
-what botocore holds to be temporary. Clients are made once and may be used by several threads.
+instance role). Time-outs: 5 s to connect to an address, 20 s for an answer; up to four attempts
+with back-off for what botocore holds to be temporary. Where somebody waits for the start of a
+daemon (`START`) a call that nobody answers is given up within 45 s. Clients are made once and may
+be used by several threads.
 
 A client for calls that must not be repeated blindly has one attempt: an answer that got lost may
 mean that the call took effect, and the caller has to look.
@@ -14,6 +16,7 @@ mean that the call took effect, and the caller has to look.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,14 +30,27 @@ from sesguard.core.secret import Secret
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_kms import KMSClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_ses import SESClient
     from mypy_boto3_sesv2 import SESV2Client
     from mypy_boto3_sts import STSClient
 
-CONNECT_TIMEOUT_S: Final = 5
-READ_TIMEOUT_S: Final = 20
-ATTEMPTS: Final = 4
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a call is waited for."""
+
+    connect_s: float
+    """For each address of the endpoint."""
+    read_s: float
+    attempts: int
+
+
+COMMAND: Final = Patience(connect_s=5, read_s=20, attempts=4)
+"""A command, which a person can stop."""
+START: Final = Patience(connect_s=4, read_s=10, attempts=3)
+"""The start of a daemon, which systemd gives 90 s and tries again."""
 
 
 class AwsSession:
@@ -47,6 +63,7 @@ class AwsSession:
         endpoint_url: Instead of AWS_ENDPOINT_URL.
         access_key: Access key id and secret key, instead of the default search.
         shared: Credentials of another session, instead of `profile` and `access_key`.
+        patience: Of the calls that may be repeated.
 
     Raises:
         AwsPermanent: There is no such profile.
@@ -60,16 +77,23 @@ class AwsSession:
         endpoint_url: str | None = None,
         access_key: tuple[str, Secret] | None = None,
         shared: boto3.Session | None = None,
+        patience: Patience = COMMAND,
     ) -> None:
         self.region: Final = region
         self._endpoint_url = endpoint_url
+        self._patience = patience
         self._session = shared or _boto_session(profile, access_key)
 
     def in_region(self, region: str) -> AwsSession:
         """The same identity in another region; it shares the credentials, not the clients."""
         if region == self.region:
             return self
-        return AwsSession(region, endpoint_url=self._endpoint_url, shared=self._session)
+        return AwsSession(
+            region,
+            endpoint_url=self._endpoint_url,
+            shared=self._session,
+            patience=self._patience,
+        )
 
     @property
     def static_key(self) -> str | None:
@@ -85,47 +109,62 @@ class AwsSession:
     def iam(self) -> IAMClient:
         """IAM."""
         with aws_errors("iam"):
-            return self._session.client("iam", config=_config(ATTEMPTS), **self._place)
+            return self._session.client("iam", config=self._config(), **self._place)
 
     @cached_property
     def iam_once(self) -> IAMClient:
         """IAM, for calls that must not be repeated blindly."""
         with aws_errors("iam"):
-            return self._session.client("iam", config=_config(1), **self._place)
+            return self._session.client("iam", config=self._config(attempts=1), **self._place)
 
     @cached_property
     def ses(self) -> SESClient:
         """SES, version 1 of its API."""
         with aws_errors("ses"):
-            return self._session.client("ses", config=_config(ATTEMPTS), **self._place)
+            return self._session.client("ses", config=self._config(), **self._place)
 
     @cached_property
     def sesv2(self) -> SESV2Client:
         """SES, version 2 of its API."""
         with aws_errors("sesv2"):
-            return self._session.client("sesv2", config=_config(ATTEMPTS), **self._place)
+            return self._session.client("sesv2", config=self._config(), **self._place)
 
     @cached_property
     def cloudtrail(self) -> Any:
         """CloudTrail; untyped, because its stubs are not worth a package for one call."""
         with aws_errors("cloudtrail"):
-            return self._session.client("cloudtrail", config=_config(ATTEMPTS), **self._place)
+            return self._session.client("cloudtrail", config=self._config(), **self._place)
+
+    @cached_property
+    def kms(self) -> KMSClient:
+        """KMS."""
+        with aws_errors("kms"):
+            return self._session.client("kms", config=self._config(), **self._place)
 
     @cached_property
     def secretsmanager(self) -> SecretsManagerClient:
         """Secrets Manager."""
         with aws_errors("secretsmanager"):
-            return self._session.client("secretsmanager", config=_config(ATTEMPTS), **self._place)
+            return self._session.client("secretsmanager", config=self._config(), **self._place)
 
     @cached_property
     def sts(self) -> STSClient:
         """STS, which tells who calls; one attempt, because that is asked when something failed."""
         with aws_errors("sts"):
-            return self._session.client("sts", config=_config(1), **self._place)
+            return self._session.client("sts", config=self._config(attempts=1), **self._place)
 
     @property
     def _place(self) -> dict[str, Any]:
         return {"region_name": self.region, "endpoint_url": self._endpoint_url}
+
+    def _config(self, *, attempts: int | None = None) -> Config:
+        wanted = attempts or self._patience.attempts
+        return Config(
+            connect_timeout=self._patience.connect_s,
+            read_timeout=self._patience.read_s,
+            retries={"mode": "standard", "total_max_attempts": wanted},
+            user_agent_extra=f"sesguard/{__version__}",
+        )
 
 
 def _boto_session(profile: str | None, access_key: tuple[str, Secret] | None) -> boto3.Session:
@@ -136,12 +175,3 @@ def _boto_session(profile: str | None, access_key: tuple[str, Secret] | None) ->
             aws_secret_access_key=None if secret_key is None else secret_key.reveal(),
             profile_name=profile,
         )
-
-
-def _config(attempts: int) -> Config:
-    return Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        user_agent_extra=f"sesguard/{__version__}",
-    )

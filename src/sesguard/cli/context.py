@@ -3,22 +3,35 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import click
 
 from sesguard.aws.iam import IamKeys
 from sesguard.aws.session import AwsSession
-from sesguard.cli.output import Output
+from sesguard.cli.i18n import _
+from sesguard.cli.output import Output, is_interactive
 from sesguard.config.load import load_settings, settings_path
 from sesguard.config.schema import CredentialSettings, Settings
 from sesguard.core.credential import Credential
+from sesguard.core.secret import Secret
 from sesguard.deploy.service import TargetService
 from sesguard.errors import UsageError
 from sesguard.respond.playbook import PanicService
 from sesguard.rotation.service import RotationService
-from sesguard.vault.opening import open_vault
+from sesguard.vault.opening import make_provider, open_vault
+from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.sealer import VaultSealer
 from sesguard.vault.vault import Vault
+
+_QUESTIONS: Final = {
+    "passphrase": _("Passphrase of the vault key"),
+    "PIN": _("PIN of the token with the vault key"),
+}
+_NEW_QUESTIONS: Final = {
+    "passphrase": _("New passphrase of the vault key"),
+    "PIN": _("New PIN of the token with the vault key"),
+}
 
 
 class App:
@@ -50,12 +63,43 @@ class App:
 
     def vault(self) -> Vault:
         """
-        Open the vault.
+        The vault, the same each time: what opens its key is asked for once.
 
         Raises:
-            VaultError: There is none, or it cannot be opened.
+            SettingsError: As `settings`, or something that its key provider needs is not set.
         """
-        return open_vault(self.settings)
+        return self._vault
+
+    @cached_property
+    def _vault(self) -> Vault:
+        return open_vault(self.settings, self.ask)
+
+    def key_provider(self, name: str) -> KeyProvider:
+        """
+        A key provider by its name; that of the vault where it is that one.
+
+        Raises:
+            SettingsError: As `settings`, or something that it needs is not set.
+        """
+        if name == self.settings.vault.key_provider:
+            return self.vault().provider
+        return make_provider(self.settings, name, self.ask)
+
+    def ask(self, what: str, *, new: bool) -> Secret | None:
+        """
+        Ask for what opens the vault key; an `Ask` of `sesguard.vault.providers.unlocking`.
+
+        Raises:
+            UsageError: A new one was typed in two ways.
+        """
+        if not is_interactive():
+            return None
+        if not new:
+            return self.output.ask_secret(_QUESTIONS[what])
+        secret = self.output.ask_secret(_NEW_QUESTIONS[what])
+        if secret != self.output.ask_secret(_("The same again")):
+            raise UsageError("the two do not match", hint="run the command again")
+        return secret
 
     def targets(self) -> TargetService:
         """

@@ -1,5 +1,6 @@
 """``sesguard credential``: what the vault holds, whether it is in order, and putting things in."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -7,10 +8,18 @@ import click
 from sesguard.cli import audit
 from sesguard.cli.context import App, pass_app
 from sesguard.cli.credential_import import command as import_command
-from sesguard.cli.credential_view import COLUMNS, describe, known_credentials, table_row
+from sesguard.cli.credential_rewrap import command as rewrap_command
+from sesguard.cli.credential_view import (
+    COLUMNS,
+    describe,
+    known_credentials,
+    provider_json,
+    provider_lines,
+    table_row,
+)
 from sesguard.cli.i18n import _, translate
 from sesguard.cli.progress import StepPrinter
-from sesguard.errors import CheckFailed
+from sesguard.errors import CheckFailed, KeyProviderError
 from sesguard.vault.checking import RecordCheck
 
 JSON_VERSION: Final = 1
@@ -22,6 +31,7 @@ def command() -> None:
 
 
 command.add_command(import_command)
+command.add_command(rewrap_command)
 
 
 @command.command(help=_("Make the first access key of a credential at AWS, test it, and seal it."))
@@ -70,19 +80,17 @@ def check(app: App, as_json: bool, restore_previous: bool) -> None:
             {
                 "version": JSON_VERSION,
                 "ok": not failed,
+                "key_provider": provider_json(vault.provider),
                 "checks": [_check_json(each) for each in checks],
             }
         )
     else:
         for each in checks:
             app.output.data(_check_line(each))
+        for line in provider_lines(vault.provider):
+            app.output.note(line)
     if failed:
-        raise CheckFailed(
-            "{count} of {total} checks of the vault failed",
-            hint="run: sesguard credential check --restore-previous",
-            count=len(failed),
-            total=len(checks),
-        )
+        raise _failure(failed, len(checks))
 
 
 @command.command(
@@ -108,6 +116,23 @@ def reveal(app: App, name: str, yes: bool) -> None:
     )
     for region, password in version.passwords.items():
         app.output.data(f"{region} {version.username} {password.reveal()}")
+
+
+def _failure(failed: Sequence[RecordCheck], total: int) -> CheckFailed:
+    whole = failed[-1].error
+    if len(failed) == total and isinstance(whole, KeyProviderError):
+        # Nothing opens for want of the key, so no other generation helps.
+        return CheckFailed(
+            "{count} of {total} checks of the vault failed",
+            hint=whole.hint_template,
+            **{**whole.parameters, "count": len(failed), "total": total},
+        )
+    return CheckFailed(
+        "{count} of {total} checks of the vault failed",
+        hint="run: sesguard credential check --restore-previous",
+        count=len(failed),
+        total=total,
+    )
 
 
 def _check_line(check: RecordCheck) -> str:

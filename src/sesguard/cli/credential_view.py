@@ -1,4 +1,4 @@
-"""How a credential is shown: one JSON object, or one row of a table. Never a password."""
+"""How credentials and key providers are shown, as JSON and as text. Never a secret."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -7,6 +7,7 @@ from typing import Final, TypedDict
 from sesguard.cli.i18n import _
 from sesguard.config.schema import Settings
 from sesguard.core.credential import Credential, StagingLabel
+from sesguard.vault.providers.interface import KeyProvider
 
 COLUMNS: Final = (
     _("NAME"),
@@ -84,6 +85,28 @@ def table_row(summary: CredentialSummary) -> Sequence[str]:
         _("yes: rotate it") if summary["exposed"] else _("no"),
         " ".join(summary["regions"]),
     )
+
+
+def provider_json(provider: KeyProvider) -> dict[str, object]:
+    """A key provider: its name, where its key lies, and what that is worth."""
+    worth = provider.describe()
+    return {
+        "name": provider.name,
+        "place": provider.place,
+        "protects": list(worth.protects),
+        "does_not_protect": list(worth.does_not_protect),
+    }
+
+
+def provider_lines(provider: KeyProvider) -> list[str]:
+    """The same for people, one line each."""
+    worth = provider.describe()
+    head = _("key provider {name}, key in {place}")
+    return [
+        head.format(name=provider.name, place=provider.place),
+        *(f"+ {_(sentence)}" for sentence in worth.protects),
+        *(f"- {_(sentence)}" for sentence in worth.does_not_protect),
+    ]
 
 
 def _age_days(created_at: str, now: datetime) -> int | None:

@@ -3,6 +3,7 @@
 import click
 
 from sesguard.cli.context import App, pass_app
+from sesguard.cli.demo_key import KEY_PROVIDERS
 from sesguard.cli.demo_story import Story
 from sesguard.cli.i18n import _
 from sesguard.errors import CheckFailed
@@ -23,13 +24,18 @@ from sesguard.system.files import temporary_directory
     "--mails", default=50, show_default=True, type=click.IntRange(1, 1000),
     help=_("How many mails the PHP application sends."),
 )  # fmt: skip
+@click.option(
+    "--key-provider", default="keyfile", type=click.Choice(KEY_PROVIDERS),
+    help=_("Where the vault key lies."),
+)  # fmt: skip
 @pass_app
-def command(app: App, as_json: bool, mails: int) -> None:
+def command(app: App, as_json: bool, mails: int, key_provider: str) -> None:
     """Tell the story; exit 1 when a step of it went wrong."""
     with temporary_directory("sesguard-demo-") as directory:
         # Exim's user and the daemon's user pass through it; what is private inside says so itself.
         directory.chmod(0o711)
-        report = Story(directory, app.output, quiet=as_json, mails=mails).tell()
+        story = Story(directory, app.output, quiet=as_json, mails=mails, key_provider=key_provider)
+        report = story.tell()
     if as_json:
         app.output.print_json(report.as_json())
     if not report.ok:

@@ -153,7 +153,7 @@ config_file = "{self._no_exim}"
 
     def _journal(self) -> Journal:
         settings = load_settings(self._settings_file)
-        sealer = VaultSealer(make_provider(settings.vault))
+        sealer = VaultSealer(make_provider(settings))
         return Journal(settings.state_directory / "journal.db", sealer)
 
     def _engine(self, journal: Journal) -> Engine["PlainHost"]:

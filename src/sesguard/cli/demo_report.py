@@ -84,6 +84,7 @@ class RelayFigures:
 class DemoReport:
     """How the story went."""
 
+    key_provider: str = "keyfile"
     steps: list[StepOutcome] = field(default_factory=list)
     messages: MessageCount = field(default_factory=MessageCount)
     copies_before: int = 0
@@ -115,6 +116,7 @@ class DemoReport:
         return {
             "version": 1,
             "ok": self.ok,
+            "key_provider": self.key_provider,
             "steps": [{**asdict(step), "seconds": round(step.seconds, 3)} for step in self.steps],
             "messages": {
                 "sent": self.messages.sent,

@@ -9,7 +9,7 @@ meant.
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -39,6 +39,7 @@ class Stage:
         self.report = DemoReport()
         self.aws: dict[str, str] = {}
         """The environment that leads AWS clients to the sandbox, once there is one."""
+        self._key_environment: Mapping[str, str] = {}
         self._output = output
         self._quiet = quiet
 
@@ -60,6 +61,11 @@ class Stage:
         if not self._quiet:
             self._output.story(text.replace(str(self.directory), "DEMO"))
 
+    def use_key_environment(self, environment: Mapping[str, str]) -> None:
+        """Take over what a process needs to reach the vault key: commands, daemon and ourselves."""
+        self._key_environment = environment
+        os.environ.update(environment)
+
     def sesguard(self, *arguments: str) -> None:
         """
         Run one of our own commands as a user would, and show what it says.
@@ -71,7 +77,7 @@ class Stage:
         completed = run_program(
             (*_PROGRAM, "--config", self.settings, *arguments),
             timeout_s=300,
-            environment={**self.aws, **_language()},
+            environment={**self.aws, **self._key_environment, **_language()},
         )
         # The progress is told on standard error, and the result comes after it.
         for line in (completed.errors + completed.output).splitlines():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sesguard.cli.demo_host import DemoHost, EximHost, count_messages
+from sesguard.cli.demo_key import DemoKey, prepare_key
 from sesguard.cli.demo_leak import LeakStory
 from sesguard.cli.demo_plain_host import PlainHost
 from sesguard.cli.demo_relay import RelayStory, make_sites, relay_settings
@@ -44,14 +45,18 @@ class Story:
         output: Where it is told.
         quiet: Tell nothing.
         mails: How many mails the application sends.
+        key_provider: Where the vault key lies.
     """
 
-    def __init__(self, directory: Path, output: Output, *, quiet: bool, mails: int) -> None:
+    def __init__(
+        self, directory: Path, output: Output, *, quiet: bool, mails: int, key_provider: str
+    ) -> None:
         self._directory = directory
         self._quiet = quiet
         self._mails = mails
         self._stage = Stage(directory, output, quiet=quiet)
         self._report = self._stage.report
+        self._report.key_provider = key_provider
         self._stack = ExitStack()
         self._sites = make_sites(DOMAIN)
         self._relay_port = free_port()
@@ -79,7 +84,9 @@ class Story:
             self._report.copies_before = self._count_copies(upstream)
             self._stage.say(host.describe())
         with self._stage.step("init", _("A vault is made")):
-            self._write_settings(sandbox, host)
+            key = prepare_key(self._report.key_provider, self._directory / "state", sandbox)
+            self._stage.use_key_environment(key.environment)
+            self._write_settings(sandbox, host, key)
             self._stage.sesguard("init")
         with self._stage.step("import", _("The credential goes into the vault")):
             self._stage.sesguard("credential", "import", "--from", str(host.plaintext_file))
@@ -143,9 +150,8 @@ class Story:
             self._stage.say(_("left out: {name}").format(name=name))
         return host
 
-    def _write_settings(self, sandbox: Sandbox, host: DemoHost) -> None:
-        for name in ("state", "run"):
-            ensure_directory(self._directory / name, mode=0o755)
+    def _write_settings(self, sandbox: Sandbox, host: DemoHost, key: DemoKey) -> None:
+        ensure_directory(self._directory / "run", mode=0o755)
         user = "nobody" if is_root() and find_user("nobody") else ""
         text = f"""\
 state_directory = "{self._directory}/state"
@@ -159,10 +165,9 @@ canary_sender = "postmaster@{DOMAIN}"
 
 [vault]
 directory = "{self._directory}/state/vault"
+key_provider = "{self._report.key_provider}"
 
-[vault.keyfile]
-path = "{self._directory}/state/vault.key"
-
+{key.settings}
 [daemon]
 runtime_directory = "{self._directory}/run"
 {f'user = "{user}"' if user else ""}

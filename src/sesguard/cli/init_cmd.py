@@ -122,6 +122,6 @@ def _ensure_vault(app: App) -> None:
         text = _("the vault in {directory} is there already, generation {generation}, in order")
         app.output.note(text.format(directory=vault.directory, generation=contents.generation))
     else:
-        vault = init_vault(app.settings)
+        vault = init_vault(app.settings, app.ask)
         app.output.ok(_("made the vault in {directory}").format(directory=vault.directory))
     app.output.note(_("Next: sesguard credential import --from FILE"))

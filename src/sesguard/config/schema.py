@@ -55,14 +55,82 @@ class KeyfileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """File with the vault key: 0600, owned by root."""
 
 
+class PassphraseSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[vault.passphrase]``."""
+
+    path: Path = Path("/etc/sesguard/vault-key.passphrase")
+    """File with the vault key, encrypted under the passphrase."""
+    passphrase_file: Path | None = None
+    """File with the passphrase: 0600, owned by root, not on the same disk or in its backups."""
+    credential: str = "sesguard-passphrase"
+    """systemd credential with the passphrase. Without it and a file, a terminal is asked."""
+
+
+class SystemdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[vault.systemd]``."""
+
+    path: Path = Path("/etc/credstore.encrypted/sesguard-vault-key")
+    """File with the vault key, encrypted by ``systemd-creds``."""
+    with_key: Literal["auto", "host", "tpm2", "host+tpm2"] = "auto"
+    """What it is encrypted with, as ``systemd-creds --with-key`` has it."""
+    tpm2_device: str | None = None
+    """TPM device, as ``systemd-creds --tpm2-device`` has it."""
+    tpm2_pcrs: Annotated[tuple[Annotated[int, Meta(ge=0, le=23)], ...], Meta(min_length=1)] = (7,)
+    """PCRs of the TPM that must be as they are now; 7 is the state of Secure Boot."""
+
+
+class KmsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[vault.kms]``."""
+
+    path: Path = Path("/etc/sesguard/vault-key.kms")
+    """File with the vault key, encrypted by KMS."""
+    key_id: str | None = None
+    """ARN, id or alias of a symmetric KMS key. Needed where the provider is ``kms``."""
+    region: str | None = None
+    """Region of the KMS key. Default: that of its ARN, else of the table ``aws``."""
+
+
+class SecretsManagerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[vault.secretsmanager]``."""
+
+    secret_id: str = "sesguard/vault-key"  # noqa: S105 - a name
+    """Name or ARN of the secret that holds the vault key."""
+    region: str | None = None
+    """Region of the secret. Default: that of its ARN, else of the table ``aws``."""
+
+
+class Pkcs11Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[vault.pkcs11]``."""
+
+    path: Path = Path("/etc/sesguard/vault-key.pkcs11")
+    """File with the vault key, wrapped by a key that never leaves the token."""
+    module: Path | None = None
+    """PKCS#11 library of the token. Needed where the provider is ``pkcs11``."""
+    token_label: str | None = None
+    """Label of the token. Needed where the provider is ``pkcs11``."""
+    key_label: str = "sesguard"
+    """Label of the wrapping key in the token: AES, or a pair of RSA keys."""
+    pin_file: Path | None = None
+    """File with the user PIN: 0600, owned by root."""
+    pin_credential: str = "sesguard-pin"
+    """systemd credential with the user PIN. Without it and a file, a terminal is asked."""
+
+
 class VaultSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[vault]``."""
 
     directory: Path = Path("/var/lib/sesguard/vault")
     """Directory of the sealed records."""
-    key_provider: Literal["keyfile"] = "keyfile"
-    """What wraps the data keys."""
+    key_provider: Literal["keyfile", "passphrase", "systemd", "kms", "secretsmanager", "pkcs11"] = (
+        "keyfile"
+    )
+    """Where the vault key lies, and what opens it."""
     keyfile: KeyfileSettings = field(default_factory=KeyfileSettings)
+    passphrase: PassphraseSettings = field(default_factory=PassphraseSettings)
+    systemd: SystemdSettings = field(default_factory=SystemdSettings)
+    kms: KmsSettings = field(default_factory=KmsSettings)
+    secretsmanager: SecretsManagerSettings = field(default_factory=SecretsManagerSettings)
+    pkcs11: Pkcs11Settings = field(default_factory=Pkcs11Settings)
 
 
 class DaemonSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

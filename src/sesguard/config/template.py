@@ -138,7 +138,8 @@ def _in_words(kind: Type) -> str:
         case CustomType():
             return "absolute path"
         case VarTupleType(item_type=item, min_length=least):
-            return f"list of {_in_words(item)}s" + (f", at least {least}" if least else "")
+            noun, comma, limits = _in_words(item).partition(",")
+            return f"list of {noun}s{comma}{limits}" + (f", at least {least}" if least else "")
     raise TypeError(f"the settings have no words for {kind}")
 
 

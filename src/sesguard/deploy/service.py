@@ -21,6 +21,8 @@ from sesguard.workflow.engine import Engine, Listener
 from sesguard.workflow.journal import Journal, Run, RunState, open_journal
 
 WORKFLOW: Final = "target"
+LOCK_FILE: Final = "target.lock"
+"""In the state directory: held while a target is changed."""
 
 DEPLOYERS: Final[dict[str, Callable[[Settings, CredentialReader], Deployer]]] = {
     EximDeployer.name: EximDeployer,
@@ -146,7 +148,7 @@ class TargetService:
 
     def _locked(self) -> AbstractContextManager[None]:
         ensure_directory(self._settings.state_directory, mode=0o755)
-        return exclusive_lock(self._settings.state_directory / "target.lock")
+        return exclusive_lock(self._settings.state_directory / LOCK_FILE)
 
 
 def _now() -> str:

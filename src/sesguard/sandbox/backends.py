@@ -8,9 +8,11 @@ identity in it counts as verified as soon as it exists.
 Known fault: one account (`ACCOUNT_ID`); keys and policies of an assumed role are not seen.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
 from moto.core.utils import utcnow
@@ -19,6 +21,9 @@ from moto.ses.models import ConfigurationSet, SESBackend, ses_backends
 
 from sesguard.core.secret import Secret
 from sesguard.sandbox.model import ACCOUNT_ID
+
+_KMS_KEY_ID_BYTES: Final = 36
+"""moto's ciphertexts begin with the id of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,18 @@ class PolicyDocument:
     name: str
     document: str
     """JSON text, as it was given to IAM."""
+
+
+@dataclass(frozen=True, slots=True)
+class MotoKmsKey:
+    """A KMS key at this moment."""
+
+    key_id: str
+    """Without the ARN around it; replicas in several regions have the same."""
+    arn: str
+    state: str
+    """``Enabled``, ``Disabled``, ``PendingDeletion``."""
+    symmetric: bool
 
 
 def list_access_keys() -> list[MotoKey]:
@@ -119,10 +136,51 @@ def set_configuration_set_sending(region: str, name: str, enabled: bool) -> bool
     return True
 
 
+def find_kms_key(region: str, key_id: str) -> MotoKmsKey | None:
+    """The KMS key of that id, ARN, alias or ARN of an alias; None when there is none."""
+    backend = _backend("kms", region)
+    alias = backend.get_alias_name(key_id)
+    found = backend.get_key_id_from_alias(alias) if alias.startswith("alias/") else key_id
+    key = backend.keys.get(backend.get_key_id(found)) if found else None
+    if key is None:
+        return None
+    return MotoKmsKey(key.id, key.arn, key.key_state, key.key_spec == "SYMMETRIC_DEFAULT")
+
+
+def find_kms_key_of(region: str, ciphertext: bytes) -> MotoKmsKey | None:
+    """The KMS key that made a ciphertext; None when that is not known in `region`."""
+    with suppress(UnicodeDecodeError):
+        return find_kms_key(region, ciphertext[:_KMS_KEY_ID_BYTES].decode())
+    return None
+
+
+def find_secret(region: str, secret_id: str) -> str | None:
+    """The ARN of the secret of that name or ARN; None when there is none."""
+    secrets = _backend("secretsmanager", region).secrets
+    return str(secrets[secret_id].arn) if secret_id in secrets else None
+
+
+def mend_current_versions(region: str) -> None:
+    """
+    Tell moto which version of each secret is current.
+
+    It does not notice when the stage is moved, and reads and demotes another one afterwards.
+    """
+    for secret in list(_backend("secretsmanager", region).secrets.values()):
+        for version_id, version in list(secret.versions.items()):
+            if "AWSCURRENT" in version["version_stages"]:
+                secret.default_version_id = version_id
+
+
 def reset() -> None:
     """Forget everything in every AWS service."""
     BackendDict.reset()
     reset_model_data()
+
+
+def _backend(service: Any, region: str) -> Any:
+    # Found when it is first needed: moto is slow to import.
+    return get_backend(service)[ACCOUNT_ID][region]
 
 
 def _iam() -> IAMBackend:

@@ -99,6 +99,8 @@ class ApiFaultKind(StrEnum):
     """Status 500; the call is not taken."""
     DENIED = "denied"
     """``AccessDenied``; the call is not taken."""
+    SKEWED = "skewed"
+    """``Signature expired``: the caller's clock is wrong; the call is not taken."""
     LOST = "lost"
     """The call takes effect, and the connection is closed without an answer."""
     UNREACHABLE = "unreachable"

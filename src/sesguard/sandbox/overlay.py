@@ -3,14 +3,13 @@ The WSGI application on the AWS endpoint: our answers first, moto behind them.
 
 A request goes to the control interface when its path begins with ``/_sesguard/``. Otherwise it is
 an AWS call: struck by a fault when one is set for it, refused when its access key is one of ours
-and does not work (any more), answered by us where moto lacks the operation, and else by moto. Every
-call that can be read and was taken or refused is recorded in the trail; after an IAM call the
-record of access keys is brought up to date, before the caller hears the answer.
+and does not work (any more) or may not make that call (`sesguard.sandbox.rights`), answered by us
+where moto lacks the operation or is more lenient than AWS, and else by moto. Every call that can be
+read and was taken or refused is recorded in the trail; after an IAM call the record of access keys
+is brought up to date, before the caller hears the answer.
 
 A Host header that is not loopback is refused with 403, so that a web page whose name was pointed at
 127.0.0.1 (DNS rebinding) reaches nothing.
-
-Known fault: a policy never limits an API call; moto's own switch for that ignores conditions.
 """
 
 import ipaddress
@@ -23,11 +22,14 @@ from typing import Any, Final
 
 from werkzeug.wrappers import Response
 
+from sesguard.sandbox.accounts import Principal
 from sesguard.sandbox.answers import ses_answer
 from sesguard.sandbox.calls import Answer, ApiCall, read_call
 from sesguard.sandbox.control import Control
+from sesguard.sandbox.key_stores import key_store_answer
 from sesguard.sandbox.model import CONTROL_PREFIX, ApiFault, ApiFaultKind
 from sesguard.sandbox.refusals import fault_answer, invalid_key
+from sesguard.sandbox.rights import refuse_unless_allowed
 from sesguard.sandbox.state import SandboxState
 
 WsgiApplication = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -74,7 +76,7 @@ class Overlay:
         self, call: ApiCall, environ: dict[str, Any], refused: Answer | None = None
     ) -> Response:
         principal = self._state.accounts.find_principal(call.access_key_id)
-        ours = refused or self._answer(call)
+        ours = refused or self._answer(call, principal)
         if ours is not None:
             response = Response(
                 ours.body, ours.status, dict(ours.headers), content_type=ours.content_type
@@ -86,12 +88,15 @@ class Overlay:
         self._state.trail.record(call, principal, _error_code(response))
         return response
 
-    def _answer(self, call: ApiCall) -> Answer | None:
+    def _answer(self, call: ApiCall, principal: Principal | None) -> Answer | None:
         if self._state.accounts.key_works(call.access_key_id) is False:
             return invalid_key(call)
+        denied = principal and refuse_unless_allowed(call, principal)
+        if denied:
+            return denied
         if (call.service, call.operation) == ("cloudtrail", "LookupEvents"):
             return self._state.trail.lookup(call)
-        return ses_answer(call, self._state)
+        return ses_answer(call, self._state) or key_store_answer(call)
 
 
 def is_loopback_host(host: str) -> bool:

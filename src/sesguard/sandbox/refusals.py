@@ -2,7 +2,7 @@
 How AWS refuses a call: status, code and text, which depend on the protocol of the service.
 
 Sources: the pages "Common errors" of the references of IAM, SES, SES v2, Secrets Manager,
-CloudTrail and EC2.
+CloudTrail, EC2 and KMS.
 """
 
 from typing import Final
@@ -37,7 +37,13 @@ def fault_answer(kind: ApiFaultKind, call: ApiCall) -> Answer | None:
                 call, 500, "ServiceFailure" if query else "InternalFailure", _UNKNOWN
             )
         case ApiFaultKind.DENIED:
-            return _denied(call)
+            return _denied(
+                call,
+                f"The caller is not authorized to perform: {call.action} "
+                f"because no identity-based policy allows the {call.action} action",
+            )
+        case ApiFaultKind.SKEWED:
+            return _skewed(call)
         case ApiFaultKind.LOST | ApiFaultKind.UNREACHABLE:
             return None
 
@@ -52,11 +58,26 @@ def _throttled(call: ApiCall) -> Answer:
             return error_answer(call, 429, "TooManyRequestsException", _RATE)
 
 
-def _denied(call: ApiCall) -> Answer:
-    message = (
-        f"The caller is not authorized to perform: {call.action} "
-        f"because no identity-based policy allows the {call.action} action"
+def denied(call: ApiCall, user_arn: str, resource: str) -> Answer:
+    """No policy of the user allows the call on that resource, or one denies it."""
+    return _denied(
+        call,
+        f"User: {user_arn} is not authorized to perform: {call.action} on resource: {resource}"
+        f" because no identity-based policy allows the {call.action} action",
     )
+
+
+def _skewed(call: ApiCall) -> Answer:
+    message = "Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z"
+    if call.service == "ec2":
+        return error_answer(call, 400, "RequestExpired", "Request has expired.")
+    if call.protocol is Protocol.QUERY:
+        return error_answer(call, 403, "SignatureDoesNotMatch", message)
+    status = 400 if call.protocol is Protocol.JSON else 403
+    return error_answer(call, status, "InvalidSignatureException", message)
+
+
+def _denied(call: ApiCall, message: str) -> Answer:
     if call.service == "ec2":
         return error_answer(call, 403, "UnauthorizedOperation", message)
     if call.protocol is Protocol.QUERY:

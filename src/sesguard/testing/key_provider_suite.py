@@ -1,11 +1,14 @@
 """
 The contract of a key provider, as tests.
 
-Subclass `KeyProviderContract` in a test module and give the two fixtures:
+Subclass `KeyProviderContract` in a test module and give the three fixtures:
 
     class TestMyProvider(KeyProviderContract):
         @pytest.fixture
         def provider(self) -> KeyProvider: ...
+
+        @pytest.fixture
+        def fresh(self) -> KeyProvider: ...
 
         @pytest.fixture
         def other_provider(self) -> KeyProvider: ...
@@ -36,6 +39,11 @@ class KeyProviderContract:
     @pytest.fixture
     def provider(self) -> KeyProvider:
         """Override it: a provider that has its key."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def fresh(self) -> KeyProvider:
+        """Override it: the same as `provider`, as another process has it: nothing loaded."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -126,3 +134,53 @@ class KeyProviderContract:
         provider.load()
 
         assert object.__repr__(provider) == repr(provider)
+
+    def test_next_key_opens_what_either_wrapped(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes, wrapped: bytes
+    ) -> None:
+        """While the key is being changed both are there, here and for whoever loads it then."""
+        provider.prepare_next()
+        by_next = provider.wrap(data_key, CONTEXT)
+
+        fresh.load()
+
+        assert [data_key] * 2 == [provider.unwrap(each, CONTEXT) for each in (wrapped, by_next)]
+        assert [data_key] * 2 == [fresh.unwrap(each, CONTEXT) for each in (wrapped, by_next)]
+
+    def test_preparing_again_takes_a_key_that_is_in_use(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes
+    ) -> None:
+        """An interrupted change goes on with the key that it made, once the vault is under it."""
+        assert provider.prepare_next()
+        by_next = provider.wrap(data_key, CONTEXT)
+        assert not fresh.prepare_next(by_next)
+        fresh.promote_next()
+
+        assert data_key == fresh.unwrap(by_next, CONTEXT)
+
+    def test_next_key_that_nothing_uses_is_replaced(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes, wrapped: bytes
+    ) -> None:
+        """A key of a change that was given up, which may have leaked since, is never taken."""
+        provider.prepare_next()
+        given_up = provider.wrap(data_key, CONTEXT)
+        assert fresh.prepare_next(wrapped)
+        assert data_key == fresh.unwrap(wrapped, CONTEXT)
+        fresh.promote_next()
+
+        with pytest.raises(WrongKey):
+            fresh.unwrap(given_up, CONTEXT)
+
+    def test_old_key_is_gone_after_the_change(
+        self, provider: KeyProvider, fresh: KeyProvider, data_key: bytes, wrapped: bytes
+    ) -> None:
+        """After the promotion only what the new key wrapped opens."""
+        provider.prepare_next()
+        by_next = provider.wrap(data_key, CONTEXT)
+        provider.promote_next()
+        provider.promote_next()
+
+        for each in (provider, fresh):
+            assert data_key == each.unwrap(by_next, CONTEXT)
+            with pytest.raises(WrongKey):
+                each.unwrap(wrapped, CONTEXT)

@@ -5,7 +5,8 @@ AES-256-GCM (NIST SP 800-38D) for all that we encrypt ourselves: 32-byte keys, a
 nonce, a 16-byte tag at the end of the ciphertext. A data key encrypts one message, so that nonces
 cannot meet. HMAC-SHA256 (RFC 2104) for what is authenticated and not encrypted.
 
-AES-256-CBC and EVP_BytesToKey are here to read what others wrote; nothing is made with them.
+scrypt (RFC 7914) for a key from a passphrase. AES-256-CBC and EVP_BytesToKey are here to read what
+others wrote; nothing is made with them.
 
 Raises `VaultTampered` where a tag does not fit; the message says nothing of the data.
 """
@@ -24,13 +25,15 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256  # noqa: TI
 from cryptography.hazmat.primitives.ciphers.modes import CBC  # noqa: TID251
 from cryptography.hazmat.primitives.padding import PKCS7  # noqa: TID251
 
-from sesguard.errors import VaultTampered
+from sesguard.errors import SystemFault, VaultTampered
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 MAC_BYTES: Final = 32
 CBC_BLOCK_BYTES: Final = 16
+
+_SCRYPT_BLOCK: Final = 8
 
 
 def new_key() -> bytes:
@@ -82,6 +85,30 @@ def canonical_context(context: Mapping[str, str]) -> bytes:
     Equal contexts give equal bytes, and different contexts different bytes.
     """
     return json.dumps(dict(context), sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def scrypt_key(passphrase: bytes, salt: bytes, log2_n: int) -> bytes:
+    """
+    A 32-byte key from a passphrase: scrypt with r=8 and p=1.
+
+    It takes 2 ** `log2_n` KiB of memory, and 0.4 s with 17 (doubled by each one more).
+
+    Raises:
+        SystemFault: There is not so much memory.
+    """
+    n = 1 << log2_n
+    # OpenSSL counts three more blocks of 128 * r bytes: one for p, two to work in.
+    memory = 128 * _SCRYPT_BLOCK * (n + 3)
+    try:
+        return hashlib.scrypt(
+            passphrase, salt=salt, n=n, r=_SCRYPT_BLOCK, p=1, maxmem=memory, dklen=KEY_BYTES
+        )
+    except (ValueError, MemoryError) as error:
+        raise SystemFault(
+            "there is not enough memory to make a key from the passphrase",
+            hint="let sesguard have {mebibytes} MiB more memory, for a second at its start",
+            mebibytes=(memory >> 20) + 1,
+        ) from error
 
 
 def aes_256_cbc_decrypt(key: bytes, iv: bytes, ciphertext: bytes) -> bytes | None:

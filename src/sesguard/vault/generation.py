@@ -5,7 +5,8 @@ Opening checks everything that can be checked in the file alone: form, signature
 Whether it is the generation that should be there is for `sesguard.vault.reading` to say.
 
 Changing makes a new generation. A record is carried over as it is while its version is unchanged; a
-changed or new version is sealed anew under a new data key.
+changed or new version is sealed anew under a new data key. `Generation.resealed` seals all of them
+anew, with a new manifest key.
 """
 
 import os
@@ -29,6 +30,7 @@ from sesguard.vault.format import (
     parse_document,
     sign_document,
 )
+from sesguard.vault.next_mark import encode_next_mark, read_next_mark
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.records import open_version, seal_version
 
@@ -87,6 +89,19 @@ class Generation:
             raise VaultTampered("{path} belongs to another vault", path=path)
         return mark.generation
 
+    def encode_next_mark(self, mark: bytes) -> bytes:
+        """The bytes of the coming mark, for a generation with a new manifest key."""
+        return encode_next_mark(self.number, self.manifest.vault_id, mark, self.key)
+
+    def read_next_mark(self, data: bytes, mark: bytes, path: Path) -> int:
+        """
+        The generation in a coming mark of this vault.
+
+        Raises:
+            VaultTampered: It does not count; see `sesguard.vault.next_mark`.
+        """
+        return read_next_mark(data, mark, self.manifest.vault_id, self.key, path)
+
     def numbered(self, number: int) -> "Generation":
         """The same credentials as generation `number`."""
         return self._with(number, self.manifest.credentials, self.contents.credentials)
@@ -113,6 +128,33 @@ class Generation:
             self.number + 1,
             tuple(entry for entry in self.manifest.credentials if entry.id != credential_id),
             {k: v for k, v in self.contents.credentials.items() if k != credential_id},
+        )
+
+    def resealed(self, provider: KeyProvider) -> "Generation":
+        """
+        The next generation: the same credentials, and every key a new one, wrapped by `provider`.
+
+        Raises:
+            KeyProviderError: A data key cannot be wrapped.
+        """
+        number, vault_id, key = self.number + 1, self.manifest.vault_id, cipher.new_key()
+        manifest = Manifest(
+            number,
+            vault_id,
+            provider.name,
+            provider.wrap(key, _manifest_context(vault_id)),
+            tuple(self._resealed(provider, entry) for entry in self.manifest.credentials),
+        )
+        return Generation(manifest, VaultContents(number, vault_id, self.contents.credentials), key)
+
+    def _resealed(self, provider: KeyProvider, entry: CredentialEntry) -> CredentialEntry:
+        versions = self.contents.credentials[entry.id].versions
+        return msgspec.structs.replace(
+            entry,
+            versions=tuple(
+                seal_version(provider, self.manifest.vault_id, entry.id, version)
+                for version in versions
+            ),
         )
 
     def _seal(
@@ -161,6 +203,16 @@ def first_generation(provider: KeyProvider) -> Generation:
     return Generation(manifest, VaultContents(1, vault_id, MappingProxyType({})), key)
 
 
+def claimed_provider(data: bytes, path: Path) -> str:
+    """
+    The name of the key provider that a vault file claims; nothing of it is verified.
+
+    Raises:
+        VaultTampered: It does not have the form of a vault file.
+    """
+    return parse_document(data, VAULT_HEADER, Manifest, path).unverified.provider
+
+
 def open_manifest(data: bytes, path: Path, provider: KeyProvider) -> tuple[Manifest, bytes]:
     """
     Check form and signature of a vault file.
@@ -177,7 +229,8 @@ def open_manifest(data: bytes, path: Path, provider: KeyProvider) -> tuple[Manif
     if claimed.provider != provider.name:
         raise WrongKey(
             "{path} says that its key provider is {found!r}; the settings say {configured!r}",
-            hint="set key_provider in the table vault of the settings file to what it was",
+            hint="run: sesguard credential rewrap --to {found} (to finish a change of the key), or"
+            " set key_provider in the table vault of the settings file to {found}",
             path=path,
             found=claimed.provider,
             configured=provider.name,

@@ -9,11 +9,16 @@ commit, and before the next one if it was killed in between, so it is at most on
     previous < mark - 1   too old to stand in for the current one
 
 Nobody takes the lock for reading. The mark is read before the vault, which can only be newer then,
-and once more after it, when it can be at most one behind.
+and once more after it, when it can be at most one behind. Where the manifest key was changed in
+between, no key verifies both marks, and all is read again.
+
+A mark that is signed by another key than the vault counts for nothing, and the coming mark for it,
+if there is one; see `sesguard.vault.next_mark`.
 """
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +35,16 @@ from sesguard.vault.store import VaultFiles
 
 DAMAGE: Final = (VaultMissing, VaultTampered, VaultRolledBack, WrongKey, SystemFault)
 """What another generation may help against. A key provider out of reach is not damage."""
+
+
+_ATTEMPTS: Final = 3
+"""How often is read anew where the marks changed meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    mark: bytes | None
+    coming: bytes | None
 
 
 class VaultReader:
@@ -50,11 +65,20 @@ class VaultReader:
             KeyProviderError: A key cannot be unwrapped.
             SystemFault: A file cannot be read.
         """
-        before = self._files.read(self._files.mark)
-        current = self._open(self._files.current)
-        after = self._files.read(self._files.mark)
-        lowest = current.read_mark(before or after, self._files.mark)
-        mark = current.read_mark(after, self._files.mark)
+        attempt = 1
+        while True:
+            before, current, after = self._marks(), self._open(self._files.current), self._marks()
+            try:
+                return current, self._judge(before, current, after)
+            except VaultTampered:
+                if before == after or attempt == _ATTEMPTS:
+                    raise
+            attempt += 1
+
+    def _judge(self, before: "_Marks", current: Generation, after: "_Marks") -> int:
+        """The generation in the mark, which fits the current one."""
+        lowest = self._mark_for(current, after if before.mark is None else before)
+        mark = self._mark_for(current, after)
         if current.number < lowest:
             raise rolled_back(self._files.current, current.number, lowest)
         if current.number > mark + 1:
@@ -65,7 +89,7 @@ class VaultReader:
                 mark=mark,
                 generation=current.number,
             )
-        return current, mark
+        return mark
 
     def last_good(self, *, without_mark: bool = False) -> Generation | None:
         """
@@ -100,7 +124,22 @@ class VaultReader:
             VaultTampered: The mark is not there, changed, or not of the vault of `generation`.
             SystemFault: The mark cannot be read.
         """
-        return generation.read_mark(self._files.read(self._files.mark), self._files.mark)
+        return self._mark_for(generation, self._marks())
+
+    def _marks(self) -> "_Marks":
+        # The coming one first: a writer removes it only after it has replaced the mark.
+        coming = self._files.read(self._files.next_mark)
+        return _Marks(self._files.read(self._files.mark), coming)
+
+    def _mark_for(self, generation: Generation, marks: "_Marks") -> int:
+        try:
+            return generation.read_mark(marks.mark, self._files.mark)
+        except VaultTampered:
+            if marks.mark is None or marks.coming is None:
+                raise
+            with contextlib.suppress(VaultTampered):
+                return generation.read_next_mark(marks.coming, marks.mark, self._files.next_mark)
+            raise
 
     def _intact(self) -> Iterator[Generation]:
         for path in (self._files.current, self._files.previous):

@@ -17,7 +17,7 @@ sealed here can pass for a credential version. Described in docs/formats/sealed-
 from collections.abc import Mapping
 from typing import Final
 
-from sesguard.errors import VaultTampered
+from sesguard.errors import VaultTampered, WrongKey
 from sesguard.vault import cipher
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.records import Sealed, seal, unseal
@@ -27,10 +27,17 @@ _LENGTH_BYTES: Final = 2
 
 
 class VaultSealer:
-    """The `sesguard.core.interfaces.Sealer` that seals with the vault's key provider."""
+    """
+    The `sesguard.core.interfaces.Sealer` that seals with the vault's key provider.
 
-    def __init__(self, provider: KeyProvider) -> None:
+    Args:
+        provider: What wraps the data keys.
+        older: Opens what `provider` does not, while the key is being changed.
+    """
+
+    def __init__(self, provider: KeyProvider, older: KeyProvider | None = None) -> None:
         self._provider = provider
+        self._older = older
 
     def seal(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
         """
@@ -51,7 +58,13 @@ class VaultSealer:
             VaultTampered: Changed data, or another context.
             KeyProviderError: The data key cannot be unwrapped.
         """
-        return unseal(self._provider, _parse(sealed), _context(context))
+        try:
+            return unseal(self._provider, _parse(sealed), _context(context))
+        except (WrongKey, VaultTampered):
+            # What another kind of provider wrapped may have another form, too.
+            if self._older is None:
+                raise
+        return unseal(self._older, _parse(sealed), _context(context))
 
 
 def _parse(sealed: bytes) -> Sealed:

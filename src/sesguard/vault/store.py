@@ -5,6 +5,7 @@ The files of the vault: names, modes, the lock and the order of writing.
     vault.previous   the last good generation before it
     vault.next       the coming one, while it is being written
     mark             the highest generation known to have been in use
+    mark.next        the coming mark, while the manifest key is being changed
     lock             held by whoever changes anything; never by a reader
 
 With a reader's group the directory is 0750 and the files 0640, otherwise 0700 and 0600; the lock
@@ -52,6 +53,7 @@ class VaultFiles:
         self.current = directory / "vault"
         self.previous = directory / "vault.previous"
         self.mark = directory / "mark"
+        self.next_mark = directory / "mark.next"
         self._next = directory / "vault.next"
         self._lock = directory / "lock"
         self._gid = reader_gid
@@ -123,8 +125,13 @@ class VaultFiles:
         self._write(self.previous, data)
 
     def write_mark(self, data: bytes) -> None:
-        """Replace the mark."""
+        """Replace the mark; a coming one has no meaning from then on."""
         self._write(self.mark, data)
+        remove_file(self.next_mark)
+
+    def write_next_mark(self, data: bytes) -> None:
+        """Write the coming mark; see `sesguard.vault.next_mark`."""
+        self._write(self.next_mark, data)
 
     def _write(self, path: Path, data: bytes) -> None:
         write_atomic(path, data, mode=0o600 if self._gid is None else 0o640, gid=self._gid)

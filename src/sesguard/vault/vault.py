@@ -23,11 +23,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sesguard.core.credential import Credential
+from sesguard.core.interfaces import Sealer
 from sesguard.errors import CredentialError, SystemFault, VaultError, VaultTampered
 from sesguard.vault.checking import RecordCheck, check_vault
-from sesguard.vault.generation import Generation, VaultContents, first_generation
+from sesguard.vault.generation import Generation, VaultContents, claimed_provider, first_generation
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.reading import DAMAGE, VaultReader, missing
+from sesguard.vault.rewrap import rewrap
 from sesguard.vault.store import LOCK_TIMEOUT_S, Stamp, VaultFiles
 
 
@@ -72,6 +74,17 @@ class Vault:
             SystemFault: The directory cannot be searched.
         """
         return self._files.exists()
+
+    def claimed_provider(self) -> str | None:
+        """
+        The key provider that the vault file names, unverified; None where there is no such file.
+
+        Raises:
+            VaultTampered: The file does not have the form of a vault.
+            SystemFault: It cannot be read.
+        """
+        data = self._files.read(self._files.current)
+        return None if data is None else claimed_provider(data, self._files.current)
 
     def create(self) -> None:
         """
@@ -193,6 +206,27 @@ class Vault:
             if credential_id not in present.contents.credentials:
                 raise CredentialError("there is no credential {id}", id=credential_id)
             self._commit(present, mark, present.without_credential(credential_id))
+
+    def rewrap(self, target: KeyProvider, follow: Callable[[Sealer], None]) -> VaultContents:
+        """
+        Seal everything anew under a new key of `target`; see `sesguard.vault.rewrap`.
+
+        Use this object no more where the target is another provider than its own.
+
+        Args:
+            target: Where the new key lies. For a new key of the same provider, the very
+                object that this vault was opened with.
+            follow: Seals anew what lies outside the vault, with a sealer that opens what either
+                provider sealed and seals with the target.
+
+        Raises:
+            VaultError: The vault cannot be read, a key cannot be had, or another process holds
+                the lock. Where the new key is in use already, the error says so and how to go on.
+            SystemFault: The files cannot be read or written.
+        """
+        self._require_existing()
+        with self.locked():
+            return rewrap(self._files, self.provider, target, follow).contents
 
     def verify(self) -> list[RecordCheck]:
         """Open every record of both generations; see `sesguard.vault.checking`."""

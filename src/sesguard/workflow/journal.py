@@ -21,7 +21,7 @@ from typing import Final
 
 from sesguard.core.interfaces import Sealer
 from sesguard.core.message import Message
-from sesguard.errors import SystemFault
+from sesguard.errors import SystemFault, VaultTampered, WrongKey
 from sesguard.system.database import open_database
 from sesguard.system.files import ensure_directory
 
@@ -47,6 +47,7 @@ CREATE UNIQUE INDEX one_unfinished_run ON run (workflow, subject)
   WHERE state IN ('RUNNING', 'ROLLING_BACK', 'UNDOING')
 """
 _VERSION: Final = 1
+_NAME: Final = "journal.db"
 
 
 class RunState(StrEnum):
@@ -163,17 +164,38 @@ class Journal:
             "SELECT * FROM run WHERE workflow = ? AND (subject = ? OR ? IS NULL) ORDER BY id DESC",
             (workflow, subject, subject),
         )
-        return [
-            Run(
-                row["id"],
-                row["workflow"],
-                row["subject"],
-                RunState(row["state"]),
-                row["started_at"],
-                row["reason"],
-            )
-            for row in rows
-        ]
+        return [_run(row) for row in rows]
+
+    def unfinished(self) -> list[Run]:
+        """The runs of any workflow that something is still to be done for, newest first."""
+        rows = self._read("SELECT * FROM run ORDER BY id DESC", ())
+        return [run for run in map(_run, rows) if not run.state.finished]
+
+    def reseal(self) -> int:
+        """
+        Seal every step and checkpoint anew, in one transaction.
+
+        For a sealer that seals with another key than it did. An entry that does not open is left
+        as it is: it is of a key that was lost before, or damaged, and could not be undone anyway.
+
+        Returns:
+            How many entries did not open.
+
+        Raises:
+            KeyProviderError: A key cannot be had. Nothing was changed.
+            SystemFault: The database cannot be read or written. Nothing was changed.
+        """
+        failed = 0
+        with self._transaction():
+            for row in self._read("SELECT * FROM entry", ()):
+                run_id = row["run_id"]
+                try:
+                    entry = self._entry(run_id, row)
+                except (VaultTampered, WrongKey):
+                    failed += 1
+                else:
+                    self._reseal(run_id, entry)
+        return failed
 
     def entries(self, run_id: int) -> list[JournalEntry]:
         """
@@ -236,6 +258,16 @@ class Journal:
             else self._sealer.unseal(sealed, _context(run_id, number, "checkpoint")),
         )
 
+    def _reseal(self, run_id: int, entry: JournalEntry) -> None:
+        step = self._seal(entry.step, run_id, entry.number, "step")
+        checkpoint = entry.checkpoint
+        if checkpoint is not None:
+            checkpoint = self._seal(checkpoint, run_id, entry.number, "checkpoint")
+        self._connection.execute(
+            "UPDATE entry SET step = ?, checkpoint = ? WHERE run_id = ? AND number = ?",
+            (step, checkpoint, run_id, entry.number),
+        )
+
     def _seal(self, content: bytes, run_id: int, number: int, part: str) -> bytes:
         return self._sealer.seal(content, _context(run_id, number, part))
 
@@ -245,13 +277,24 @@ class Journal:
 
 def open_journal(state_directory: Path, sealer: Sealer) -> Journal:
     """
-    Open the one journal of this host; the directory is made when it is not there.
+    Open the one journal of this host; it and the directory are made when they are not there.
 
     Raises:
         SystemFault: It cannot be opened.
     """
     ensure_directory(state_directory, mode=0o755)
-    return Journal(state_directory / "journal.db", sealer)
+    return Journal(state_directory / _NAME, sealer)
+
+
+def find_journal(state_directory: Path, sealer: Sealer) -> Journal | None:
+    """
+    Open the journal of this host if there is one.
+
+    Raises:
+        SystemFault: It cannot be opened.
+    """
+    path = state_directory / _NAME
+    return Journal(path, sealer) if path.exists() else None
 
 
 class _Transaction:
@@ -286,6 +329,17 @@ def _write_fault(error: sqlite3.Error) -> SystemFault:
         "cannot write the journal: {reason}",
         hint="free disk space or correct the permissions, then run the command again",
         reason=error,
+    )
+
+
+def _run(row: sqlite3.Row) -> Run:
+    return Run(
+        row["id"],
+        row["workflow"],
+        row["subject"],
+        RunState(row["state"]),
+        row["started_at"],
+        row["reason"],
     )
 
 

@@ -78,6 +78,32 @@ def test_an_error_answer(code: str, status: int, expected: type[AwsError]) -> No
     assert error.parameters["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("InvalidSignatureException", "Signature expired: 1 is now earlier than 2"),
+        ("InvalidSignatureException", "Signature not yet current: 2 is still later than 1"),
+        ("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2"),
+        ("RequestExpired", "Request has expired."),
+        ("RequestTimeTooSkewed", "The difference is too large."),
+    ],
+)
+def test_a_wrong_clock_is_named(code: str, message: str) -> None:
+    """No right helps there."""
+    error = raised(answer(code, 403, message))
+
+    assert isinstance(error, AwsDenied)
+    assert "clock" in str(error.hint)
+
+
+def test_a_wrong_secret_key_is_no_matter_of_the_clock() -> None:
+    """The same code with another reason."""
+    error = raised(answer("InvalidSignatureException", 403, "The request signature we calculated"))
+
+    assert isinstance(error, AwsDenied)
+    assert "clock" not in str(error.hint)
+
+
 def test_an_answer_without_a_reason() -> None:
     """A broken answer still makes a sentence."""
     error = raised(ClientError({}, "Operation"))

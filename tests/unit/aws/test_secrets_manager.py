@@ -6,12 +6,12 @@ import pytest
 
 from rigs.sandbox import SandboxRig
 from sesguard.aws.errors import AwsMissing
-from sesguard.aws.secrets_manager import CURRENT, PENDING, ManagedSecret
+from sesguard.aws.secrets_manager import CURRENT, PENDING, PREVIOUS, ManagedSecret
 from sesguard.core.secret import Secret
-from sesguard.errors import AwsError, AwsPermanent
+from sesguard.errors import AwsDenied, AwsError, AwsPermanent
+from sesguard.sandbox.model import ApiFault, ApiFaultKind
 from sesguard.sandbox.seed import admin_session
 
-PREVIOUS = "AWSPREVIOUS"
 FIRST = "11111111-1111-1111-1111-111111111111"
 TOKEN = "22222222-2222-2222-2222-222222222222"
 ANOTHER = "33333333-3333-3333-3333-333333333333"
@@ -163,3 +163,60 @@ def test_every_read_names_its_stage(rig: SandboxRig, secret: ManagedSecret) -> N
         ManagedSecret(session, "mail/ses").read(stage=CURRENT, version_id=version_id)
 
     assert [CURRENT, CURRENT] == [params["VersionStage"] for params in asked]
+
+
+def test_a_secret_is_made_without_a_version(rig: SandboxRig) -> None:
+    """Once: one that is there is left as it is."""
+    secret = ManagedSecret(admin_session(rig.sandbox), "new")
+    for _ in range(2):
+        secret.ensure_exists("ours")
+    facts = secret.describe()
+
+    assert {} == facts.stages
+    assert secret.read(stage=CURRENT) is None
+    assert "ours" == rig.aws("secretsmanager").describe_secret(SecretId="new")["Description"]
+
+
+def test_the_first_version_is_current_and_pending(rig: SandboxRig) -> None:
+    """A secret with versions is never without a current one."""
+    secret = ManagedSecret(admin_session(rig.sandbox), "new")
+    secret.ensure_exists("ours")
+    secret.put_pending(TOKEN, Secret("first"))
+    facts = secret.describe()
+
+    assert (TOKEN, TOKEN) == (facts.version_in(CURRENT), facts.version_in(PENDING))
+
+
+def test_a_value_that_is_current_at_once(secret: ManagedSecret) -> None:
+    """The one before is kept; it may be repeated."""
+    for _ in range(2):
+        secret.put_current(TOKEN, Secret("new"))
+
+    assert (value(secret, CURRENT), value(secret, PREVIOUS)) == ("new", "old")
+
+
+def test_a_stage_is_taken_away(secret: ManagedSecret) -> None:
+    """No stage leads to the version any more; taking it once more is an error."""
+    secret.put_current(TOKEN, Secret("new"))
+    secret.remove_stage(PREVIOUS, away_from=FIRST)
+
+    assert value(secret, PREVIOUS) is None
+    assert () == secret.describe().stages.get(FIRST, ())
+    with pytest.raises(AwsPermanent):
+        secret.remove_stage(PREVIOUS, away_from=FIRST)
+
+
+def test_a_deletion_that_is_planned_is_known(rig: SandboxRig, secret: ManagedSecret) -> None:
+    """Before anything is tried."""
+    before = secret.describe().deletion_scheduled
+    rig.aws("secretsmanager").delete_secret(SecretId="mail/ses", RecoveryWindowInDays=7)
+
+    assert (False, True) == (before, secret.describe().deletion_scheduled)
+
+
+def test_a_secret_that_cannot_be_made(rig: SandboxRig) -> None:
+    """Any other refusal than that it is there is an error."""
+    rig.client.set_api_faults(ApiFault("secretsmanager:CreateSecret", ApiFaultKind.SKEWED))
+
+    with pytest.raises(AwsDenied):
+        ManagedSecret(admin_session(rig.sandbox), "new").ensure_exists("ours")

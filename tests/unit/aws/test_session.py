@@ -1,10 +1,12 @@
 """Where a session finds its endpoint and its credentials."""
 
+from typing import Any
+
 import pytest
 
 from rigs.sandbox import SandboxRig
 from sesguard.aws.ses import SesAccount
-from sesguard.aws.session import AwsSession
+from sesguard.aws.session import COMMAND, START, AwsSession, Patience
 from sesguard.core.secret import Secret
 
 
@@ -53,6 +55,7 @@ def test_clients_of_the_other_services_are_made_once() -> None:
     for first, second in (
         (session.sesv2, session.sesv2),
         (session.cloudtrail, session.cloudtrail),
+        (session.kms, session.kms),
         (session.secretsmanager, session.secretsmanager),
     ):
         assert first is second
@@ -93,3 +96,24 @@ def test_the_long_lived_key_of_a_session_is_known(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
 
     assert AwsSession("us-east-1").static_key is None
+
+
+@pytest.mark.parametrize("patience", [COMMAND, START])
+def test_patience_is_that_of_the_session(patience: Patience) -> None:
+    """In every region; a call that must not be repeated has one attempt with either."""
+    session = AwsSession("us-east-1", access_key=("x", Secret("x")), patience=patience)
+
+    for client in (session.kms, session.in_region("eu-west-1").secretsmanager):
+        config: Any = client.meta.config
+        assert patience == Patience(
+            config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]
+        )
+    once: Any = session.iam_once.meta.config
+    assert 1 == once.retries["total_max_attempts"]
+
+
+def test_a_start_does_not_wait_for_long() -> None:
+    """All attempts, and what is between them at the most, fit into what systemd gives a start."""
+    between_s = 1 + 2
+
+    assert 45 >= START.attempts * (START.connect_s + START.read_s) + between_s

@@ -100,6 +100,17 @@ def test_check_finds_damage_and_restores(cli: Cli, imported: Path) -> None:
     assert PASSWORD not in damaged.out + damaged.err + restored.out + restored.err
 
 
+def test_check_without_the_key_says_how_to_get_it(cli: Cli, imported: Path) -> None:
+    """Where nothing opens for want of the key, an older generation is no way out."""
+    (imported / "vault.key").unlink()
+
+    result = cli("credential", "check")
+
+    assert 1 == result.code
+    assert "hint: put the key back from its backup" in result.err
+    assert "--restore-previous" not in result.err
+
+
 def test_restore_of_a_whole_vault_is_refused(cli: Cli, imported: Path) -> None:
     """There is nothing to put back while the vault is in order."""
     result = cli("credential", "check", "--restore-previous")

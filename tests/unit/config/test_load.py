@@ -121,8 +121,8 @@ LINES: dict[str, tuple[str, str]] = {
         "line 2: lookup.exim.enabled: expected true or false, got integer",
     ),
     "choice": (
-        "[vault]\nkey_provider = 'kms'\n",
-        "line 2: vault.key_provider: invalid enum value 'kms'",
+        "[vault]\nkey_provider = 'hsm'\n",
+        "line 2: vault.key_provider: invalid enum value 'hsm'",
     ),
     "choice over two lines": (
         "\n[vault]\nkey_provider = 'k\\n - at `$.x`'\n".replace("'", '"'),

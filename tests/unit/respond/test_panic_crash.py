@@ -79,7 +79,7 @@ class Leak:
 
     def _is_cut_by_the_journal(self) -> bool:
         settings = self.host.settings
-        sealer = VaultSealer(make_provider(settings.vault))
+        sealer = VaultSealer(make_provider(settings))
         with closing(open_journal(settings.state_directory, sealer)) as journal:
             return any(
                 entry.title.template.startswith("deactivate the leaked key")

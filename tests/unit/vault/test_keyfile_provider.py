@@ -22,6 +22,10 @@ class TestKeyfileProvider(KeyProviderContract):
         return keyfile
 
     @pytest.fixture
+    def fresh(self, tmp_path: Path) -> KeyProvider:
+        return KeyfileProvider(tmp_path / "etc" / "vault.key")
+
+    @pytest.fixture
     def other_provider(self, tmp_path: Path) -> KeyProvider:
         return KeyfileProvider.create(tmp_path / "other.key")
 
@@ -147,7 +151,7 @@ def test_other_content_is_not_taken_for_a_key(path: Path, change: Callable[[byte
 
 def test_large_file_is_not_read(path: Path) -> None:
     """A file of any size costs nothing."""
-    path.write_bytes(bytes(5000))
+    path.write_bytes(bytes(20_000))
 
     with pytest.raises(SystemFault, match="larger than"):
         KeyfileProvider(path).load()

@@ -28,7 +28,7 @@ def _configuration(directory: Path, *, user: str) -> Settings:
 
 def test_settings_name_the_key_provider(configuration: Settings) -> None:
     """The provider is the one of the settings, and nothing is read before it is used."""
-    provider = make_provider(configuration.vault)
+    provider = make_provider(configuration)
 
     assert "keyfile" == provider.name
     with pytest.raises(KeyProviderUnavailable):
@@ -49,7 +49,7 @@ def test_initialised_vault_opens_by_the_settings(configuration: Settings) -> Non
 def test_initialising_keeps_a_key_that_is_there(configuration: Settings) -> None:
     """A key that was put in place first, or is left of an old vault, is used."""
     path = configuration.vault.keyfile.path
-    make_provider(configuration.vault).ensure_key()
+    make_provider(configuration).ensure_key()
     key = path.read_bytes()
 
     init_vault(configuration)
@@ -70,7 +70,7 @@ def test_initialising_twice_is_refused(configuration: Settings) -> None:
 
 def test_initialising_with_a_loose_key_makes_no_vault(configuration: Settings) -> None:
     """The care for the key comes first."""
-    make_provider(configuration.vault).ensure_key()
+    make_provider(configuration).ensure_key()
     configuration.vault.keyfile.path.chmod(0o644)
 
     with pytest.raises(SystemFault, match="can be read or changed by others"):

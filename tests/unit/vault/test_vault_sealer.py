@@ -108,3 +108,18 @@ def test_sealer_round_trip_of_anything(
     sealed = lasting_sealer.seal(plaintext, context)
 
     assert plaintext == lasting_sealer.unseal(sealed, dict(reversed(context.items())))
+
+
+def test_older_key_opens_and_the_new_one_seals(
+    sealer: Sealer, keyfile: KeyfileProvider, tmp_path: Path
+) -> None:
+    """While the key is being changed what either sealed opens; only the new one seals."""
+    new = KeyfileProvider.create(tmp_path / "new.key")
+    turning = VaultSealer(new, keyfile)
+    sealed = turning.seal(b"secret", {"purpose": "test"})
+
+    assert b"secret" == turning.unseal(sealed, {"purpose": "test"})
+    assert b"secret" == VaultSealer(new).unseal(sealed, {"purpose": "test"})
+    assert b"old" == turning.unseal(sealer.seal(b"old", {"purpose": "test"}), {"purpose": "test"})
+    with pytest.raises(VaultTampered):
+        turning.unseal(sealer.seal(b"old", {"purpose": "test"}), {"purpose": "other"})

@@ -1,9 +1,10 @@
 """
 What a key provider is.
 
-A key provider wraps data keys: it encrypts 32 bytes under a key that it keeps (a file, a TPM, AWS
-KMS, an HSM) and binds them to an encryption context. The vault stores what it gives back and never
-looks inside. Every provider passes `sesguard.testing.key_provider_suite`.
+A key provider wraps data keys: it encrypts 32 bytes under a key that it keeps (in a file, a TPM,
+AWS KMS, an HSM) and binds them to an encryption context. The vault stores what it gives back and
+never looks inside. Every provider passes `sesguard.testing.key_provider_suite`; all of ours share
+`sesguard.vault.providers.stored`.
 
 Errors are the same for all of them, so that callers can tell what to do:
 
@@ -36,6 +37,11 @@ class KeyProvider(Protocol):
     name: ClassVar[str]
     """As in the settings file and in the vault: ``keyfile``, ``kms``."""
 
+    @property
+    def place(self) -> str:
+        """Where the key lies, for people: a path, an ARN; nothing secret."""
+        ...
+
     def ensure_key(self) -> bool:
         """
         Make the key if this provider keeps one of its own and has none yet.
@@ -56,6 +62,50 @@ class KeyProvider(Protocol):
         Raises:
             KeyProviderError: The key cannot be had.
             SystemFault: The key is there and must not be used as it is.
+        """
+        ...
+
+    def require_vacant(self) -> None:
+        """
+        Look that no key is in the way of a vault that is not under it and comes here.
+
+        One that is there is of another vault, which would be lost with it, or one that this vault
+        had before and that may have leaked. A next key that was given up is no matter.
+
+        Raises:
+            KeyProviderUnavailable: There is one.
+            KeyProviderError: It cannot be told.
+            SystemFault: Likewise.
+        """
+        ...
+
+    def prepare_next(self, in_use: bytes = b"") -> bool:
+        """
+        Make a new key beside the one there is, and wrap with it from now on.
+
+        What the key before it wrapped can be unwrapped as well, here and after the next `load`.
+        A next key that is there already is taken if it wrapped `in_use`. Any other is replaced: it
+        is of a change that was given up, and nobody knows who has read it since.
+
+        Args:
+            in_use: The vault's manifest key as this provider wrapped it; empty if it did not.
+
+        Returns:
+            Whether the key is a new one.
+
+        Raises:
+            KeyProviderError: It cannot be made.
+            SystemFault: Likewise.
+        """
+        ...
+
+    def promote_next(self) -> None:
+        """
+        Make the key of `prepare_next` the only one, in one step; without one nothing happens.
+
+        Raises:
+            KeyProviderError: It could not be done, or the key cannot be had after it.
+            SystemFault: Likewise.
         """
         ...
 
