@@ -100,7 +100,9 @@ def _pkcs11(directory: Path, _sandbox: Sandbox) -> DemoKey:
         environment=environment,
     )  # fmt: skip
     if not made.ok:
-        raise SandboxError("softhsm2-util made no token: {reason}", reason=made.errors.strip()[-200:])
+        raise SandboxError(
+            "softhsm2-util made no token: {reason}", reason=made.errors.strip()[-200:]
+        )
     return DemoKey(
         f'[vault.pkcs11]\npath = "{directory}/vault-key"\nmodule = "{module}"\n'
         f'token_label = "{_TOKEN}"\npin_file = "{_secret_file(directory / "pin", pin)}"\n',
