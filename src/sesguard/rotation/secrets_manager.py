@@ -39,7 +39,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from sesguard.aws.iam import IamKeys, KeyStatus, NewAccessKey
-from sesguard.aws.secrets_manager import CURRENT, PENDING, ManagedSecret, SecretFacts
+from sesguard.aws.secrets_manager import CURRENT, PENDING, PREVIOUS, ManagedSecret, SecretFacts
 from sesguard.aws.session import AwsSession
 from sesguard.aws.users import IamUsers
 from sesguard.core.smtp_password import derive_for_regions
@@ -50,7 +50,6 @@ from sesguard.rotation.login import wait_until_valid
 from sesguard.rotation.managed_keys import ManagedKeys
 from sesguard.rotation.managed_value import ManagedValue, parse_value
 
-PREVIOUS: Final = "AWSPREVIOUS"
 DEFAULT_GRACE_HOURS: Final = 24.0
 
 _LONGEST_TEST_S: Final = 120.0

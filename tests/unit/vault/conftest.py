@@ -1,13 +1,16 @@
-"""A key, an empty vault and a filled one, for the tests of the vault."""
+"""A key, an empty vault and a filled one, and AWS, for the tests of the vault."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from rigs.sandbox import SandboxRig, running_sandbox
 from sesguard.core.credential import Credential, CredentialVersion
 from sesguard.core.secret import Secret
+from sesguard.testing.key_provider_suite import CONTEXT
 from sesguard.vault.generation import VaultContents
+from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.keyfile import KeyfileProvider
 from sesguard.vault.vault import Vault
 
@@ -80,3 +83,25 @@ def sibling(tmp_path: Path, filled: Vault, rotate: Change) -> Vault:
     sibling.update("other", rotate)
     sibling.update("ses", rotate)
     return sibling
+
+
+@pytest.fixture(scope="session")
+def started_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
+    """One process for all tests with AWS."""
+    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(started_sandbox: SandboxRig) -> SandboxRig:
+    """The process, reset."""
+    started_sandbox.client.reset()
+    return started_sandbox
+
+
+@pytest.fixture
+def wrapped(make: Callable[[], KeyProvider]) -> bytes:
+    """A data key, wrapped under a vault key that was made for it by the module's `make`."""
+    provider = make()
+    provider.ensure_key()
+    return provider.wrap(bytes(32), CONTEXT)

@@ -4,14 +4,14 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from rigs.aws_keys import Connect, as_root, as_user
-from rigs.sandbox import SandboxRig, running_sandbox
+from rigs.sandbox import SandboxRig
 from sesguard.config.schema import AwsSettings, KmsSettings, Settings, VaultSettings
 from sesguard.errors import KeyProviderDenied, SettingsError
 from sesguard.testing.key_provider_suite import CONTEXT
@@ -21,20 +21,6 @@ from sesguard.vault.providers.kms import KmsProvider
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "reference" / "aws-key.md"
 Make = Callable[..., KmsProvider]
-
-
-@pytest.fixture(scope="module")
-def started_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
-    """One process for the module."""
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(started_sandbox: SandboxRig) -> SandboxRig:
-    """The process, reset."""
-    started_sandbox.client.reset()
-    return started_sandbox
 
 
 @pytest.fixture
@@ -57,14 +43,6 @@ def make(rig: SandboxRig, key_arn: str, path: Path) -> Make:
         return KmsProvider(path, key_arn, connect or as_root(rig))
 
     return make
-
-
-@pytest.fixture
-def wrapped(make: Make) -> bytes:
-    """A data key, wrapped under a vault key that was made for it."""
-    provider = make()
-    provider.ensure_key()
-    return provider.wrap(bytes(32), CONTEXT)
 
 
 def first_line(path: Path) -> list[str]:

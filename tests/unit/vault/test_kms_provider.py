@@ -3,14 +3,14 @@
 import base64
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
-from rigs.aws_keys import Connect, as_root, as_user, outage
-from rigs.sandbox import SandboxRig, running_sandbox
+from rigs.aws_keys import Connect, as_root, as_user, failure, outage
+from rigs.sandbox import SandboxRig
 from sesguard.aws.session import AwsSession
 from sesguard.errors import (
     Error,
@@ -25,22 +25,7 @@ from sesguard.testing.key_provider_suite import CONTEXT, KeyProviderContract
 from sesguard.vault.providers.interface import KeyProvider
 from sesguard.vault.providers.kms import KmsProvider, _same_everywhere
 
-PAGE: Final = Path(__file__).parents[3] / "docs" / "reference" / "aws-key.md"
 Make = Callable[..., KmsProvider]
-
-
-@pytest.fixture(scope="module")
-def started_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
-    """One process for the module."""
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(started_sandbox: SandboxRig) -> SandboxRig:
-    """The process, reset."""
-    started_sandbox.client.reset()
-    return started_sandbox
 
 
 @pytest.fixture
@@ -71,14 +56,6 @@ def make(rig: SandboxRig, key_arn: str, path: Path) -> Make:
     return make
 
 
-@pytest.fixture
-def wrapped(make: Make) -> bytes:
-    """A data key, wrapped under a vault key that was made for it."""
-    provider = make()
-    provider.ensure_key()
-    return provider.wrap(bytes(32), CONTEXT)
-
-
 class TestKmsProvider(KeyProviderContract):
     """The contract."""
 
@@ -97,14 +74,6 @@ class TestKmsProvider(KeyProviderContract):
         other = KmsProvider(tmp_path / "other.kms", key_arn, as_root(rig))
         other.ensure_key()
         return other
-
-
-def failure(kind: type[Error], act: Callable[[], object]) -> str:
-    """Error and hint of what fails."""
-    with pytest.raises(kind) as caught:
-        act()
-    assert caught.value.hint
-    return f"{caught.value}\n{caught.value.hint}"
 
 
 def lines(path: Path) -> tuple[str, str, str]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import pytest
 
 from rigs.aws_keys import SECRET as NAME
 from rigs.aws_keys import Connect, as_root, as_user, failure, stages, value
-from rigs.sandbox import SandboxRig, running_sandbox
+from rigs.sandbox import SandboxRig
 from sesguard.config.schema import AwsSettings, SecretsManagerSettings, Settings, VaultSettings
 from sesguard.errors import KeyProviderDenied, SettingsError
 from sesguard.testing.key_provider_suite import CONTEXT
@@ -21,13 +21,6 @@ from sesguard.vault.providers.secretsmanager import SecretsManagerProvider
 PAGE: Final = Path(__file__).parents[3] / "docs" / "reference" / "aws-key.md"
 LINE: Final = re.compile(r"sesguard-key/1 [A-Za-z0-9+/]{43}=")
 Make = Callable[..., SecretsManagerProvider]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[SandboxRig]:
-    """AWS, without secrets."""
-    with running_sandbox(tmp_path / "aws") as rig:
-        yield rig
 
 
 @pytest.fixture
@@ -44,14 +37,6 @@ def make(rig: SandboxRig) -> Make:
         return SecretsManagerProvider(NAME, connect or as_root(rig))
 
     return make
-
-
-@pytest.fixture
-def wrapped(make: Make) -> bytes:
-    """A data key, wrapped under a vault key that was made for it."""
-    provider = make()
-    provider.ensure_key()
-    return provider.wrap(bytes(32), CONTEXT)
 
 
 class TestPolicies:

@@ -1,14 +1,14 @@
 """The Secrets Manager provider: the contract, the secret and its versions, and what AWS answers."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 
 from rigs.aws_keys import SECRET as NAME
 from rigs.aws_keys import Connect, as_root, as_user, failure, outage, stages, value
-from rigs.sandbox import SandboxRig, running_sandbox
+from rigs.sandbox import SandboxRig
 from sesguard.aws.session import AwsSession
 from sesguard.errors import (
     Error,
@@ -25,20 +25,6 @@ LINE: Final = re.compile(r"sesguard-key/1 [A-Za-z0-9+/]{43}=")
 Make = Callable[..., SecretsManagerProvider]
 
 
-@pytest.fixture(scope="module")
-def started_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxRig]:
-    """One process for the module."""
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(started_sandbox: SandboxRig) -> SandboxRig:
-    """The process, reset."""
-    started_sandbox.client.reset()
-    return started_sandbox
-
-
 @pytest.fixture
 def secrets(rig: SandboxRig) -> Any:
     """Secrets Manager, as root."""
@@ -53,14 +39,6 @@ def make(rig: SandboxRig) -> Make:
         return SecretsManagerProvider(name, connect or as_root(rig))
 
     return make
-
-
-@pytest.fixture
-def wrapped(make: Make) -> bytes:
-    """A data key, wrapped under a vault key that was made for it."""
-    provider = make()
-    provider.ensure_key()
-    return provider.wrap(bytes(32), CONTEXT)
 
 
 class TestSecretsManagerProvider(KeyProviderContract):

@@ -90,13 +90,6 @@ class KmsProvider(FileKeyProvider):
         self._connect: Final = connect
         self._session: AwsSession | None = None
 
-    def load(self) -> None:
-        """Fetch the vault key; connections and credentials of AWS are forgotten."""
-        try:
-            super().load()
-        finally:
-            self._session = None
-
     def describe(self) -> ProviderDescription:
         """What it protects against and what it does not."""
         return _DESCRIPTION
@@ -118,6 +111,9 @@ class KmsProvider(FileKeyProvider):
         if _same_everywhere(decrypted.key_arn) != _same_everywhere(parts["arn"]):
             raise self._wrong_key()
         return decrypted.key
+
+    def _forget(self) -> None:
+        self._session = None
 
     def _kms(self) -> kms.KmsKey:
         self._session = self._session or self._connect()

@@ -112,13 +112,6 @@ class Pkcs11Provider(FileKeyProvider):
         self._timeout_s: Final = timeout_s
         self._pin: Secret | None = None
 
-    def load(self) -> None:
-        """Fetch the vault key; the PIN is forgotten."""
-        try:
-            super().load()
-        finally:
-            self._pin = None
-
     def describe(self) -> ProviderDescription:
         """What it protects against and what it does not."""
         return _DESCRIPTION
@@ -133,6 +126,9 @@ class Pkcs11Provider(FileKeyProvider):
             return b""
         request = Unwrap(self._module, self._token_label, self._find_pin(), wrapped)
         return self._ask(request, Unwrapped).key
+
+    def _forget(self) -> None:
+        self._pin = None
 
     def _find_pin(self) -> Secret:
         # Kept from one act to the next, so that a person is asked once.

@@ -77,13 +77,6 @@ class SecretsManagerProvider(StoredKeyProvider):
         """Name or ARN of the secret."""
         return self._secret_id
 
-    def load(self) -> None:
-        """Fetch the vault key; connections and credentials of AWS are forgotten."""
-        try:
-            super().load()
-        finally:
-            self._session = None
-
     def describe(self) -> ProviderDescription:
         """What it protects against and what it does not."""
         return _DESCRIPTION
@@ -169,6 +162,9 @@ class SecretsManagerProvider(StoredKeyProvider):
                 " is to be made",
                 place=self.place,
             )
+
+    def _forget(self) -> None:
+        self._session = None
 
     def _secret(self) -> ManagedSecret:
         self._session = self._session or self._connect()

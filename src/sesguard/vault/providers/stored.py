@@ -65,7 +65,8 @@ class StoredKeyProvider(ABC):
     """
     A `KeyProvider` that fetches its vault key from somewhere.
 
-    A subclass says where: `_exists`, `_fetch`, `_store`, `_promote`, and what that is worth.
+    A subclass says where: `_exists`, `_fetch`, `_store`, `_promote`, `_is_taken`, and what that is
+    worth; and what of it is not kept (`_forget`).
     """
 
     name: ClassVar[str]
@@ -111,9 +112,12 @@ class StoredKeyProvider(ABC):
     def _promote(self) -> None:
         """Make the next key the current one, in one step; the old one is gone."""
 
+    @abstractmethod
     def _is_taken(self) -> bool:
-        """Whether another vault may be under a key that is there; False: it cannot be told."""
-        return False
+        """Whether another vault may be under a key that is there."""
+
+    def _forget(self) -> None:  # noqa: B027 - most keep nothing
+        """Let go of what only fetching a key needs: a PIN, a session; called after each load."""
 
     # `KeyProvider`.
 
@@ -127,8 +131,13 @@ class StoredKeyProvider(ABC):
 
     def load(self) -> None:
         """Fetch the vault key; see `KeyProvider.load`."""
-        if self._keys:
-            return
+        try:
+            if not self._keys:
+                self._load()
+        finally:
+            self._forget()
+
+    def _load(self) -> None:
         found = [slot for slot in Slot if self._exists(slot)]
         if not found:
             raise KeyProviderUnavailable(
